@@ -1,0 +1,1 @@
+"""Prepaid billing pipeline. Start reading at `consumers/` and follow the imports down."""

@@ -1,0 +1,1 @@
+"""In-flight books: live balances and holds in Redis/Valkey, one function call per partition and batch."""

@@ -1,0 +1,1 @@
+"""Kafka, Valkey and PostgreSQL for development and tests, without Java or a container engine."""

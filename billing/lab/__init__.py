@@ -1,0 +1,1 @@
+"""The demo and other laboratory tools. Never imported by production code."""

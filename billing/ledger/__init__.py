@@ -1,0 +1,1 @@
+"""Post-flight books: settled usage and the double-entry ledger in PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Tariffs, effective-dated plan assignments and the price of a session. Pure."""

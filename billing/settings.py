@@ -1,0 +1,120 @@
+"""Settings come from the environment (`BILLING_…`); a missing or malformed one is refused by name, before anything starts."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import urlsplit
+
+
+class SettingError(ValueError):
+    """One line naming the setting and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Names of the topics, with the namespace's prefix."""
+
+    usage: str
+    entries: str
+    tariffs: str
+    signals: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the servers are and how this deployment is named.
+
+    `namespace` prefixes topics and consumer groups with "<namespace>." and Redis keys with "<namespace>:", so that
+    deployments can share servers; "" is the plain names. `metrics_port` 0 takes a free port, None serves none.
+    """
+
+    kafka_bootstrap: str
+    redis_url: str
+    postgres_dsn: str
+    namespace: str = ""
+    partitions: int = 8
+    metrics_port: int | None = None
+
+    @cached_property
+    def topics(self) -> Topics:
+        prefix = f"{self.namespace}." if self.namespace else ""
+        return Topics(
+            usage=f"{prefix}usage.events",
+            entries=f"{prefix}ledger.entries",
+            tariffs=f"{prefix}billing.tariffs",
+            signals=f"{prefix}billing.signals",
+        )
+
+    @property
+    def key_prefix(self) -> str:
+        """What every Redis key begins with, before the hash tag."""
+        return self.namespace or "billing"
+
+    def group(self, name: str) -> str:
+        """The Kafka consumer group of a consumer, for example "billing-inflight"."""
+        return f"{self.namespace}.billing-{name}" if self.namespace else f"billing-{name}"
+
+    @staticmethod
+    def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read and check every setting; raises SettingError naming the first that is missing or malformed."""
+        return Settings(
+            kafka_bootstrap=_bootstrap(environ),
+            redis_url=_url(environ, "BILLING_REDIS_URL", ("redis", "rediss", "unix")),
+            postgres_dsn=_url(environ, "BILLING_POSTGRES_DSN", ("postgresql", "postgres")),
+            namespace=_namespace(environ),
+            partitions=_integer(environ, "BILLING_PARTITIONS", 8, 1, 1024),
+            metrics_port=_port(environ),
+        )
+
+
+def _required(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name, "").strip()
+    if not value:
+        raise SettingError(f"{name} is not set")
+    return value
+
+
+def _bootstrap(environ: Mapping[str, str]) -> str:
+    value = _required(environ, "BILLING_KAFKA_BOOTSTRAP")
+    for server in value.split(","):
+        if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):\d{1,5}", server.strip()):
+            raise SettingError(f"BILLING_KAFKA_BOOTSTRAP must be host:port[,host:port…], got {server.strip()!r}")
+    return value
+
+
+def _url(environ: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> str:
+    value = _required(environ, name)
+    try:
+        parts = urlsplit(value)
+        well_formed = parts.scheme in schemes and bool(parts.netloc or parts.path) and (parts.port or 1) > 0
+    except ValueError:
+        well_formed = False
+    if not well_formed:  # the value may carry a password, so it is not repeated
+        raise SettingError(f"{name} must be a URL beginning with {' or '.join(s + '://' for s in schemes)}")
+    return value
+
+
+def _namespace(environ: Mapping[str, str]) -> str:
+    value = environ.get("BILLING_NAMESPACE", "").strip()
+    if not re.fullmatch(r"[A-Za-z0-9_-]{0,40}", value):
+        raise SettingError("BILLING_NAMESPACE may have at most 40 of A-Z a-z 0-9 _ -")
+    return value
+
+
+def _integer(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    value = environ.get(name, "").strip()
+    if not value:
+        return default
+    if not re.fullmatch(r"\d{1,9}", value) or not low <= int(value) <= high:
+        raise SettingError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+    return int(value)
+
+
+def _port(environ: Mapping[str, str]) -> int | None:
+    if not environ.get("BILLING_METRICS_PORT", "").strip():
+        return None
+    return _integer(environ, "BILLING_METRICS_PORT", 0, 0, 65535)

@@ -1,0 +1,1 @@
+"""What a usage record means: decoding, validation, pricing, and the one verdict both consumers share. Pure."""

@@ -1,0 +1,1 @@
+"""One small file per process: `python -m consumers.inflight` and so on."""
