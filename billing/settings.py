@@ -1,4 +1,4 @@
-"""Settings come from the environment (`BILLING_…`); a missing or malformed one is refused by name, before anything starts."""
+"""Settings come from the environment (`BILLING_…`); one that is missing or malformed is refused by name."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 class DeadLetterReason(StrEnum):
     """Each member's comment says when it applies."""
 
-    NOT_CLOUDEVENTS = "not_cloudevents"  # neither mode: no ce_ headers, no CloudEvents content type, a missing context attribute
+    NOT_CLOUDEVENTS = "not_cloudevents"  # in neither mode, or a context attribute is missing
     NOT_JSON = "not_json"  # the envelope (structured) or the data (binary) is not UTF-8 JSON
     UNKNOWN_TYPE = "unknown_type"  # `type` is none of ours, or another version of one
     INVALID_DATA = "invalid_data"  # a required member is missing, or a value is outside its contract (R10)
