@@ -1,0 +1,1 @@
+"""Charging a card once per low-balance episode, and never because the system itself is broken (design, section 7)."""
