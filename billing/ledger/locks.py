@@ -1,0 +1,17 @@
+"""Advisory locks of the ledger: (LOCK_SPACE, lock), local to its database."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+LOCK_SPACE = 1651076204  # "bill" as an integer, so that other users of the database keep theirs; also in 0002_catalogue.sql
+
+
+class Lock(IntEnum):
+    """Relay locks of partition p are RELAY_PARTITION + p."""
+
+    MIGRATE = 1
+    CATALOGUE_VERSION = 2  # shared by version transactions at commit, exclusive while the relay takes as_of
+    RELAY_MEMBER = 3  # shared by every relay, so that they can count each other
+    RELAY_CATALOGUE = 4
+    RELAY_PARTITION = 1000

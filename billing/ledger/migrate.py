@@ -1,0 +1,148 @@
+"""Forward-only migrations: `migrations/NNNN_name.sql`, each applied once, in order."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.resources import files
+
+import asyncpg
+
+from billing.ledger.database import Connection, connect
+from billing.ledger.locks import LOCK_SPACE, Lock
+
+USAGE_TOPIC = "usage.events"  # logical name: tables do not know the deployment's namespace
+MIGRATE_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    version: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        return sha256(self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """`applied` names what this run did; empty when the ledger was current."""
+
+    applied: tuple[str, ...]
+    version: int
+    timeline: str
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationRefused:
+    """Nothing was changed."""
+
+    reason: str
+
+
+class MigrationFailed(Exception):
+    """A statement failed; the transaction was rolled back. Names the file and the statement's first line."""
+
+
+def migrations() -> tuple[Migration, ...]:
+    """All of this build's migrations, in order."""
+    found = []
+    for file in (files("billing.ledger") / "migrations").iterdir():
+        match = re.fullmatch(r"(\d{4})_[a-z0-9_]+\.sql", file.name)
+        if match:
+            found.append(Migration(int(match[1]), file.name.removesuffix(".sql"), file.read_text(encoding="utf-8")))
+    return tuple(sorted(found, key=lambda migration: migration.version))
+
+
+def newest_version() -> int:
+    return migrations()[-1].version
+
+
+def statements(text: str) -> Iterator[str]:
+    """Split at the semicolons that end a line, outside $$ bodies. Good for our own files, not a general parser."""
+    lines: list[str] = []
+    in_body = False
+    for line in text.splitlines():
+        lines.append(line)
+        code = line.split("--", 1)[0].rstrip()
+        if code.count("$$") % 2:
+            in_body = not in_body
+        if code.endswith(";") and not in_body:
+            yield "\n".join(lines).strip()
+            lines = []
+    if any(line.strip() and not line.lstrip().startswith("--") for line in lines):
+        raise ValueError(f"statement without a semicolon: {lines[0]!r}")
+
+
+async def migrate(dsn: str, partitions: int) -> Migrated | MigrationRefused:
+    """Bring the ledger to this build's schema, all of it in one transaction under an advisory lock.
+
+    The first run mints the timeline and fixes the partition count. Raises MigrationFailed, OSError.
+    """
+    connection = await connect(dsn, command_timeout_s=MIGRATE_TIMEOUT_S, application_name="billing-migrate")
+    try:
+        async with connection.transaction():
+            await connection.execute("select pg_advisory_xact_lock($1, $2)", LOCK_SPACE, Lock.MIGRATE)
+            return await _migrate(connection, partitions)
+    finally:
+        await connection.close(timeout=5)
+
+
+async def _migrate(connection: Connection, partitions: int) -> Migrated | MigrationRefused:
+    await connection.execute(
+        "create table if not exists schema_migrations (version integer primary key, name text not null,"
+        " checksum text not null, applied_at timestamptz not null default now())"
+    )
+    done = {row["version"]: row for row in await connection.fetch("select * from schema_migrations")}
+    known = migrations()
+    if done and max(done) > known[-1].version:
+        return MigrationRefused(f"the ledger has schema version {max(done)}, this build knows {known[-1].version}")
+    applied = []
+    for migration in known:
+        if migration.version not in done:
+            await _apply(connection, migration)
+            applied.append(migration.name)
+        elif done[migration.version]["checksum"] != migration.checksum:
+            return MigrationRefused(f"{migration.name} was changed after it had been applied")
+    meta = await _meta(connection, partitions)
+    if meta["partitions"] != partitions:
+        return MigrationRefused(f"the ledger was made for {meta['partitions']} partitions, not {partitions} (S16)")
+    return Migrated(tuple(applied), known[-1].version, meta["timeline"], partitions)
+
+
+async def _apply(connection: Connection, migration: Migration) -> None:
+    for statement in statements(migration.text):
+        try:
+            await connection.execute(statement)
+        except asyncpg.PostgresError as error:
+            first = next(line for line in statement.splitlines() if not line.startswith("--") and line)
+            raise MigrationFailed(f"{migration.name}: {first!r}: {error}") from error
+    await connection.execute(
+        "insert into schema_migrations (version, name, checksum) values ($1, $2, $3)",
+        migration.version,
+        migration.name,
+        migration.checksum,
+    )
+
+
+async def _meta(connection: Connection, partitions: int) -> asyncpg.Record:
+    await connection.execute(
+        "insert into ledger_meta (timeline, partitions) values ($1, $2) on conflict do nothing",
+        secrets.token_hex(8),
+        partitions,
+    )
+    meta = await connection.fetchrow("select timeline, partitions from ledger_meta")
+    assert meta is not None
+    await connection.execute(
+        "insert into positions (topic, partition) select $1, p from generate_series(0, $2::integer - 1) as p"
+        " on conflict do nothing",
+        USAGE_TOPIC,
+        meta["partitions"],
+    )
+    return meta
