@@ -1,0 +1,157 @@
+"""The consumers of a run, each as its own process, as they would run in production."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from billing.lab.processes import Process
+from billing.lab.waiting import WaitedTooLong, until
+from billing.settings import Settings
+
+CONSUMERS = ("relay", "inflight", "postflight")
+READY_TIMEOUT_SECONDS = 60.0
+
+
+class ConsumerFailed(RuntimeError):
+    """A consumer ended on its own or did not become ready; the message has the end of its log."""
+
+
+def environment(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of a consumer: ours, with these settings."""
+    kept = {name: value for name, value in environ.items() if not name.startswith("BILLING_")}
+    return kept | {
+        "BILLING_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "BILLING_REDIS_URL": settings.redis_url,
+        "BILLING_POSTGRES_DSN": settings.postgres_dsn,
+        "BILLING_NAMESPACE": settings.namespace,
+        "BILLING_PARTITIONS": str(settings.partitions),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+class Consumer(Process):
+    """`python -m consumers.<kind>`, with a health port."""
+
+    def __init__(self, name: str, kind: str, settings: Settings, log_folder: Path) -> None:
+        super().__init__(
+            name,
+            [sys.executable, "-m", f"consumers.{kind}"],
+            environment(settings) | {"BILLING_METRICS_PORT": "0"},
+            log_folder / f"{name}.log",
+        )
+        self.kind = kind
+        self.port = 0
+        self._log_start = 0
+
+    async def start(self) -> None:
+        self.port = 0
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        await super().start()
+
+    async def health(self) -> dict[str, object] | None:
+        """What it says of itself on /health, or None while it says nothing."""
+        port = self._find_port()
+        return await read_health(port) if port else None
+
+    async def ready(self, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> None:
+        """Wait until it calls itself healthy. Raises ConsumerFailed."""
+
+        async def healthy() -> bool:
+            if not self.running:
+                raise ConsumerFailed(f"{self.name} ended with exit code {self.exit_code}:\n{self.last_lines()}")
+            health = await self.health()
+            return health is not None and bool(health.get("healthy"))
+
+        try:
+            await until(healthy, f"{self.name} was to be ready", timeout_seconds=timeout_seconds, every_seconds=0.1)
+        except WaitedTooLong as error:
+            raise ConsumerFailed(f"{error}:\n{self.last_lines()}") from None
+
+    def _find_port(self) -> int:
+        """The port that the system gave it stands in its log."""
+        if not self.port and self.log.exists():
+            with self.log.open("rb") as file:
+                file.seek(self._log_start)
+                for line in file:
+                    with suppress(msgspec.DecodeError):
+                        port = msgspec.json.decode(line).get("port")
+                        if isinstance(port, int):
+                            self.port = port
+                            break
+        return self.port
+
+
+class Supervisor:
+    """All consumers of a run."""
+
+    def __init__(self, settings: Settings, log_folder: Path, kinds: Sequence[str] = CONSUMERS, each: int = 1) -> None:
+        log_folder.mkdir(parents=True, exist_ok=True)
+        self.consumers = {
+            name: Consumer(name, kind, settings, log_folder)
+            for kind in kinds
+            for name in ([kind] if each == 1 else [f"{kind}-{n}" for n in range(1, each + 1)])
+        }
+        self._expected_dead: set[str] = set()
+
+    async def start(self) -> None:
+        """Start all and wait until all are ready."""
+        for consumer in self.consumers.values():
+            await consumer.start()
+        await asyncio.gather(*(consumer.ready() for consumer in self.consumers.values()))
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL one, on purpose."""
+        self._expected_dead.add(name)
+        await self.consumers[name].kill()
+
+    async def restart(self, name: str) -> None:
+        """Start one again after `kill`."""
+        await self.consumers[name].start()
+        self._expected_dead.discard(name)
+
+    def check(self) -> None:
+        """Raise ConsumerFailed when one has ended that nobody killed."""
+        for name, consumer in self.consumers.items():
+            if not consumer.running and name not in self._expected_dead:
+                raise ConsumerFailed(f"{name} ended with exit code {consumer.exit_code}:\n{consumer.last_lines()}")
+
+    async def stop(self) -> dict[str, bool]:
+        """Stop all at once; name to whether it drained by itself (those killed on purpose are left out)."""
+        names = [name for name in self.consumers if name not in self._expected_dead]
+        drained = await asyncio.gather(*(self.consumers[name].stop() for name in names))
+        return dict(zip(names, drained, strict=True))
+
+
+@asynccontextmanager
+async def supervised(
+    settings: Settings, log_folder: Path, kinds: Sequence[str] = CONSUMERS, each: int = 1
+) -> AsyncIterator[Supervisor]:
+    """Consumers that run while the block does, whatever happens in it."""
+    supervisor = Supervisor(settings, log_folder, kinds, each)
+    try:
+        await supervisor.start()
+        yield supervisor
+    finally:
+        await asyncio.shield(supervisor.stop())
+
+
+async def read_health(port: int, timeout_seconds: float = 2) -> dict[str, object] | None:
+    """GET /health on loopback; None when nobody answers in time or not with JSON."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                _, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            finally:
+                writer.close()
+        return msgspec.json.decode(body, type=dict[str, object])
+    except (TimeoutError, OSError, msgspec.DecodeError):
+        return None
