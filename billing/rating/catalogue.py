@@ -1,0 +1,150 @@
+"""The catalogue: an in-memory view of `billing.tariffs`, which both consumers price from.
+
+Whoever follows the topic reads it from its beginning to the end that it had at the start before pricing anything
+(compaction may leave an older heartbeat before a republished version), and then keeps applying.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from billing.rating.tariff import Tariff
+from schemas.catalogue import Heartbeat, PlanAssignment, TariffVersion, decode_catalogue
+from schemas.common import MalformedMessage
+
+LEAD_MS = 600_000
+"""Every version after the first takes effect at least this long after it was committed, by the ledger's clock."""
+
+
+class PlanVersion(msgspec.Struct, frozen=True, gc=False):
+    """An account has `plan` from `effective_ms` on."""
+
+    effective_ms: int
+    version: int
+    plan: str
+
+
+class AccountEntry(msgspec.Struct, frozen=True, gc=False):
+    """What the catalogue knows of an account. Usage counts from `usage_position` of the home partition on.
+    `plans` is in order of effect; almost always it is one tuple shared by all accounts of a plan."""
+
+    plans: tuple[PlanVersion, ...]
+    home_partition: int
+    usage_position: int
+
+
+class Catalogue:
+    """Tariff versions, plan assignments and the horizon up to which they are complete.
+
+    `apply` may see any message any number of times. `conflict` is one line on what does not fit together (a record
+    of another timeline, a version with two contents, a plan with two currencies), else None; with a conflict
+    nothing may be priced any more, and the follower halts.
+    """
+
+    def __init__(self) -> None:
+        self.timeline: str | None = None
+        self.conflict: str | None = None
+        self.horizon_ms: int | None = None
+        self._accounts: dict[str, AccountEntry] = {}
+        self._tariffs: dict[str, tuple[Tariff, ...]] = {}  # by plan, in order of effect
+        self._shared: dict[tuple[int, int, str], tuple[PlanVersion, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def apply(self, value: bytes | None) -> None:
+        """Take in one record's value. Raises MalformedMessage for a record that is no catalogue message;
+        a tombstone is passed."""
+        if value is None:
+            return
+        message = decode_catalogue(value)
+        if self.timeline is None:
+            self.timeline = message.timeline
+        elif message.timeline != self.timeline:
+            self._clash(f"timeline {message.timeline} after {self.timeline}")
+            return
+        match message:
+            case PlanAssignment():
+                self._assign(message)
+            case Heartbeat():
+                self.horizon_ms = max(self.horizon_ms or 0, message.as_of_ms + LEAD_MS)
+            case TariffVersion():
+                self._add_tariff(message)
+
+    def account(self, account: str) -> AccountEntry | None:
+        """The account's entry, or None where the catalogue does not list it (yet)."""
+        return self._accounts.get(account)
+
+    def plans(self) -> list[str]:
+        """The plans that have a tariff."""
+        return sorted(self._tariffs)
+
+    def plan_at(self, account: AccountEntry, price_time_ms: int) -> str | None:
+        """The account's plan at a time; None only before the first version has been read."""
+        for assigned in reversed(account.plans):
+            if assigned.effective_ms <= price_time_ms:
+                return assigned.plan
+        return None
+
+    def tariff_at(self, plan: str, price_time_ms: int) -> Tariff | None:
+        """The plan's tariff at a time; None for a plan without one."""
+        for tariff in reversed(self._tariffs.get(plan, ())):
+            if tariff.effective_ms <= price_time_ms:
+                return tariff
+        return None
+
+    def price_plan(self, account: AccountEntry, price_time_ms: int) -> Tariff | None:
+        """The tariff version (it names its plan) that prices the account's usage at `price_time_ms`.
+
+        Final only up to `horizon_ms`: a later time must wait.
+        """
+        plan = self.plan_at(account, price_time_ms)
+        return None if plan is None else self.tariff_at(plan, price_time_ms)
+
+    def _assign(self, message: PlanAssignment) -> None:
+        key = (message.effective_ms, message.version, message.plan)
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._shared[key] = (PlanVersion(*key),)
+        known = self._accounts.get(message.account)
+        if known is None:
+            self._accounts[message.account] = AccountEntry(shared, message.home_partition, message.usage_position)
+            return
+        if (known.home_partition, known.usage_position) != (message.home_partition, message.usage_position):
+            self._clash(f"account {message.account}: two places where its usage begins")
+        same = next((plan for plan in known.plans if plan.version == message.version), None)
+        if same is None:
+            plans = tuple(sorted((*known.plans, *shared), key=_order_of_effect))
+            self._accounts[message.account] = AccountEntry(plans, known.home_partition, known.usage_position)
+        elif same != shared[0]:
+            self._clash(f"account {message.account}: version {message.version} of its plan has two contents")
+
+    def _add_tariff(self, message: TariffVersion) -> None:
+        _check_rates(message)
+        known = self._tariffs.get(message.plan, ())
+        same = next((tariff for tariff in known if tariff.version == message.version), None)
+        if same is None:
+            if known and known[0].currency != message.currency:
+                self._clash(f"plan {message.plan}: currencies {known[0].currency} and {message.currency}")
+                return
+            self._tariffs[message.plan] = tuple(sorted((*known, Tariff(message)), key=_order_of_effect))
+        elif same.content != message:
+            self._clash(f"plan {message.plan}: version {message.version} of its tariff has two contents")
+
+    def _clash(self, what: str) -> None:
+        self.conflict = self.conflict or f"billing.tariffs: {what}"
+
+
+def _order_of_effect(version: PlanVersion | Tariff) -> tuple[int, int]:
+    return version.effective_ms, version.version
+
+
+def _check_rates(message: TariffVersion) -> None:
+    """Refuse what would divide by zero or never match; the tariff parser lets none of it through."""
+    for rate in message.rates:
+        if rate.kind == "call" and not (rate.first_increment_seconds and rate.next_increment_seconds):
+            raise MalformedMessage(
+                f"billing.tariffs: plan {message.plan}: {rate.match}: a call rate without increments"
+            )
+        if (rate.kind == "item") != (rate.direction == ""):
+            raise MalformedMessage(f"billing.tariffs: plan {message.plan}: {rate.match}: direction and kind differ")
