@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-LOCK_SPACE = 1651076204  # "bill" as an integer, so that other users of the database keep theirs; also in 0002_catalogue.sql
+LOCK_SPACE = int.from_bytes(b"bill")  # so that other users of the database keep theirs; also in 0002_catalogue.sql
 
 
 class Lock(IntEnum):

@@ -137,7 +137,7 @@ async def _meta(connection: Connection, partitions: int) -> asyncpg.Record:
         secrets.token_hex(8),
         partitions,
     )
-    meta = await connection.fetchrow("select timeline, partitions from ledger_meta")
+    meta: asyncpg.Record | None = await connection.fetchrow("select timeline, partitions from ledger_meta")
     assert meta is not None
     await connection.execute(
         "insert into positions (topic, partition) select $1, p from generate_series(0, $2::integer - 1) as p"
