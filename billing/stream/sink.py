@@ -13,8 +13,8 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 from billing.stream.record import Position, Record
 
 Op = TypeVar("Op")
-OpIn = TypeVar("OpIn", contravariant=True)
-OpOut = TypeVar("OpOut", covariant=True)
+OpIn_contra = TypeVar("OpIn_contra", contravariant=True)
+OpOut_co = TypeVar("OpOut_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +114,11 @@ TendAnswer: TypeAlias = Tended | Fenced | Refused | Halted | Waiting
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Generic[OpOut]):
+class Batch(Generic[OpOut_co]):
     """What one `apply` carries. `from_offset` is the position the consumer believes in, not the first
     record's offset; `to_offset` the position afterwards; `fingerprint` that of the last record covered, or
-    the unchanged one when the batch only steps over a hole; `log_time_ms` the last record's timestamp."""
+    the unchanged one when the batch only steps over a hole; `log_time_ms` the last record's timestamp, or,
+    stepping over a hole, the last one known (0 if none): a sink keeps the greatest it has seen."""
 
     owner: Owner
     topic: str
@@ -126,11 +127,11 @@ class Batch(Generic[OpOut]):
     to_offset: int
     fingerprint: str
     log_time_ms: int
-    ops: Sequence[OpOut]
+    ops: Sequence[OpOut_co]
     caught_up: bool = False
 
 
-class Sink(Protocol[OpIn]):
+class Sink(Protocol[OpIn_contra]):
     """A store that carries its own positions. No method raises for a refusal or a store that is away;
     an exception is a bug. Every method has a deadline of its own (R11)."""
 
@@ -139,7 +140,7 @@ class Sink(Protocol[OpIn]):
         again after Uninitialised."""
         ...
 
-    async def apply(self, batch: Batch[OpIn]) -> ApplyAnswer:
+    async def apply(self, batch: Batch[OpIn_contra]) -> ApplyAnswer:
         """Apply the batch's effects and advance the position, both or neither."""
         ...
 
@@ -157,7 +158,7 @@ class Sink(Protocol[OpIn]):
 
 
 @dataclass(frozen=True, slots=True)
-class Interpretation(Generic[OpOut]):
+class Interpretation(Generic[OpOut_co]):
     """What an interpreter made of a run of records of one (topic, partition).
 
     `taken` records, from the first, are covered by `ops` (a record may yield none). When `taken` is less than
@@ -165,12 +166,12 @@ class Interpretation(Generic[OpOut]):
     is None, was left for the next batch (for example a batch may not cross a dedupe generation).
     """
 
-    ops: Sequence[OpOut]
+    ops: Sequence[OpOut_co]
     taken: int
     needs_horizon_ms: int | None = None
 
 
-class Interpreter(Protocol[OpOut]):
+class Interpreter(Protocol[OpOut_co]):
     """Pure: the same records and catalogue give the same operations."""
 
-    def interpret(self, records: Sequence[Record]) -> Interpretation[OpOut]: ...
+    def interpret(self, records: Sequence[Record]) -> Interpretation[OpOut_co]: ...

@@ -1,0 +1,135 @@
+"""A lane's place in its logs: fetching from the sink's positions, and making sure that it is still the same log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Generic
+
+import structlog
+
+from billing.stream import metrics
+from billing.stream.backoff import Backoff
+from billing.stream.lane_state import LaneState, State, Step
+from billing.stream.log import Fetched, Log, LogAway, OutOfRange
+from billing.stream.plan import Plan
+from billing.stream.sink import Op
+from billing.stream.verify import AtEndOfRetention, Matches, Mismatch, Verdict, check_position
+
+log = structlog.get_logger(__name__)
+
+
+class Cursor(Generic[Op]):
+    """Reads one partition of the plan's topics; `state.positions` says from where."""
+
+    def __init__(self, plan: Plan[Op], reading: Log, state: LaneState) -> None:
+        self._plan = plan
+        self._log = reading
+        self._state = state
+        self._away = Backoff()
+
+    async def verify(self, topic: str, *, seek: bool) -> Step:
+        """Compare the position's fingerprint with the log; GO_ON or HALTED. With `seek`, go on from there.
+
+        Kafka being away is waited for, not judged. A mismatch is looked at twice, because it stops a partition.
+        """
+        suspected = False
+        while True:
+            verdict = await self._check(topic)
+            if not isinstance(verdict, Mismatch):
+                break
+            if suspected:
+                return await self._halt(topic, verdict.reason)
+            suspected = True
+            await self._sleep(self._plan.timings.confirm_seconds)
+        if isinstance(verdict, AtEndOfRetention):
+            log.warning("position.unproven", group=self._plan.group, topic=topic, partition=self._state.partition)
+        elif verdict.log_time_ms is not None:
+            self._state.log_times_ms[topic] = verdict.log_time_ms
+        if seek:
+            self.seek(topic)
+        return Step.GO_ON
+
+    def seek(self, topic: str) -> None:
+        """The next fetch of this topic begins at the sink's position."""
+        self._log.seek(topic, self._state.partition, self._state.positions[topic].offset)
+
+    async def fetch(self, topics: Sequence[str], wait_seconds: float) -> Mapping[str, Fetched] | Step:
+        """Records of these topics from the positions on; none of a topic whose client stood elsewhere."""
+        limit = min(self._plan.batch_limit(topic) for topic in topics)
+        try:
+            with self._state.waiting():
+                fetched = await self._log.fetch(
+                    self._state.partition, topics, max_records=limit, timeout_ms=int(wait_seconds * 1000)
+                )
+        except OutOfRange:
+            return await self._out_of_range(topics)
+        except LogAway as error:
+            await self._wait_for_log(error)
+            return {}
+        self._away.reset()
+        return {topic: part for topic, part in fetched.items() if self._continues(topic, part)}
+
+    async def end(self, topic: str) -> int:
+        """The topic's end now, waiting while Kafka is away."""
+        pair = (topic, self._state.partition)
+        while True:
+            try:
+                with self._state.waiting():
+                    ends = await self._plan.reader.ends([pair])
+                return ends[pair]
+            except LogAway as error:
+                await self._wait_for_log(error)
+
+    def _continues(self, topic: str, fetched: Fetched) -> bool:
+        """The client's own position must be ours: whatever moved it (a lost fetch, a reset) must not skip records."""
+        expected = self._state.positions[topic].offset
+        if fetched.from_offset == expected:
+            return True
+        log.warning(
+            "fetch.elsewhere",
+            topic=topic,
+            partition=self._state.partition,
+            found=fetched.from_offset,
+            expected=expected,
+        )
+        self.seek(topic)
+        return False
+
+    async def _check(self, topic: str) -> Verdict:
+        position = self._state.positions[topic]
+        while True:
+            try:
+                with self._state.waiting():
+                    verdict = await check_position(self._plan.reader, topic, self._state.partition, position)
+            except LogAway as error:
+                await self._wait_for_log(error)
+                continue
+            self._away.reset()
+            name = {Matches: "matches", AtEndOfRetention: "at_end_of_retention", Mismatch: "mismatch"}[type(verdict)]
+            metrics.CHECKS.labels(self._plan.group, name).inc()
+            return verdict
+
+    async def _halt(self, topic: str, reason: str) -> Step:
+        reason = f"{topic}: {reason}"
+        self._state.become(State.HALTED, reason)
+        assert self._state.owner is not None  # nothing is verified before it is claimed
+        await self._plan.sink.halt(self._state.owner, self._state.partition, reason)
+        return Step.HALTED
+
+    async def _out_of_range(self, topics: Sequence[str]) -> Step:
+        for topic in topics:
+            step = await self.verify(topic, seek=True)
+            if step is not Step.GO_ON:
+                return step
+        await self._sleep(self._plan.timings.confirm_seconds)  # the check disagrees with the broker: not in a hurry
+        return Step.GO_ON
+
+    async def _wait_for_log(self, error: LogAway) -> None:
+        delay = self._away.next_seconds()
+        if self._away.attempt == 1:
+            log.warning("kafka.away", group=self._plan.group, partition=self._state.partition, error=str(error))
+        await self._sleep(delay)
+
+    async def _sleep(self, seconds: float) -> None:
+        with self._state.waiting():
+            await self._plan.clock.sleep(seconds)

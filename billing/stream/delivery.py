@@ -1,0 +1,193 @@
+"""Records into the sink: interpret, apply, and what each of the sink's answers asks for (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeAlias
+
+import structlog
+
+from billing.stream import metrics
+from billing.stream.backoff import Backoff
+from billing.stream.cursor import Cursor
+from billing.stream.lane_state import LaneState, State, Step, settle_claim
+from billing.stream.log import Fetched, LogAway
+from billing.stream.plan import Plan
+from billing.stream.record import Position, Record, fingerprint
+from billing.stream.sink import (
+    Applied,
+    Batch,
+    Behind,
+    CatchUp,
+    Fenced,
+    Halted,
+    Op,
+    ReadOnly,
+    Refused,
+    Unavailable,
+    Uninitialised,
+)
+
+log = structlog.get_logger(__name__)
+
+Settled: TypeAlias = Applied | Behind | CatchUp | Fenced | Refused | Halted | Uninitialised
+"""Every answer of `apply` but those that only say "not now"."""
+
+
+class Delivery(Generic[Op]):
+    """Applies what a cursor fetched, one partition, one batch at a time."""
+
+    def __init__(self, plan: Plan[Op], cursor: Cursor[Op], state: LaneState) -> None:
+        self._plan = plan
+        self._cursor = cursor
+        self._state = state
+        self._draining = False
+
+    async def deliver(self, topic: str, fetched: Fetched) -> Step:
+        """Apply everything fetched of a topic, the hole behind it included."""
+        if not fetched.records:
+            return await self._step_over_hole(topic, fetched.next_offset)
+        records: Sequence[Record] = fetched.records
+        caught_up = False
+        while records:
+            made = self._plan.interpreters[topic].interpret(records)
+            await asyncio.sleep(0)  # decoding is CPU work: heartbeats and other lanes come first
+            if made.taken == 0 and made.needs_horizon_ms is None:
+                raise RuntimeError(f"the interpreter of {topic} took nothing at offset {records[0].offset}")
+            if made.taken:
+                done = records[: made.taken]
+                whole = made.taken == len(records)
+                batch = self._batch(topic, done, made.ops, fetched.next_offset if whole else None, caught_up)
+                answer = await self._apply(batch)
+                if isinstance(answer, CatchUp):
+                    if caught_up:
+                        raise RuntimeError(f"the sink asked for {answer.topic} again although it was caught up")
+                    answer = await self._catch_up(answer.topic)
+                    caught_up = True
+                    if answer is Step.GO_ON:
+                        continue  # the verdicts may have changed: interpret again
+                if answer is not Step.GO_ON:
+                    return answer
+                metrics.RECORDS.labels(self._plan.group, topic).inc(made.taken)
+                self._state.log_times_ms[topic] = done[-1].timestamp
+                records = records[made.taken :]
+            if records and made.needs_horizon_ms is not None:
+                await self._await_horizon(made.needs_horizon_ms)
+        return Step.GO_ON
+
+    async def _step_over_hole(self, topic: str, next_offset: int) -> Step:
+        if next_offset <= self._state.positions[topic].offset:
+            return Step.GO_ON
+        answer = await self._apply(self._batch(topic, (), (), next_offset, False))
+        if isinstance(answer, CatchUp):
+            raise RuntimeError(f"the sink asked for {answer.topic} for an empty batch")  # noqa: TRY004 - no type error
+        return answer
+
+    def _batch(
+        self, topic: str, done: Sequence[Record], ops: Sequence[Op], next_offset: int | None, caught_up: bool
+    ) -> Batch[Op]:
+        position = self._state.positions[topic]
+        assert self._state.owner is not None  # nothing is delivered before it is claimed
+        return Batch(
+            owner=self._state.owner,
+            topic=topic,
+            partition=self._state.partition,
+            from_offset=position.offset,
+            to_offset=done[-1].offset + 1 if next_offset is None else next_offset,
+            fingerprint=fingerprint(done[-1]) if done else position.fingerprint,
+            log_time_ms=done[-1].timestamp if done else self._state.log_times_ms.get(topic, 0),
+            ops=ops,
+            caught_up=caught_up,
+        )
+
+    async def _apply(self, batch: Batch[Op]) -> Step | CatchUp:
+        """One batch, again and again while the store is away; positions make that safe (S01)."""
+        backoff = Backoff(limit_seconds=self._plan.timings.claim_limit_seconds)
+        seconds = metrics.APPLY_SECONDS.labels(self._plan.group, batch.topic)
+        while True:
+            self._state.check_stop()
+            with seconds.time():
+                answer = await self._plan.sink.apply(batch)
+            metrics.ANSWERS.labels(self._plan.group, "apply", type(answer).__name__).inc()
+            if not isinstance(answer, ReadOnly | Unavailable):
+                return await self._settle(batch, answer)
+            self._state.become(State.SINK_AWAY, answer.reason)
+            with self._state.waiting():
+                await self._plan.clock.sleep(backoff.next_seconds())
+
+    async def _settle(self, batch: Batch[Op], answer: Settled) -> Step | CatchUp:
+        match answer:
+            case Applied(offset):
+                if offset != batch.to_offset:
+                    raise RuntimeError(f"the sink applied up to {offset}, not {batch.to_offset}")
+                self._state.become(State.RUNNING)
+                self._state.positions[batch.topic] = Position(batch.to_offset, batch.fingerprint)
+                self._state.applied_at = self._plan.clock.monotonic()
+                return Step.GO_ON
+            case Behind(position):
+                log.info(
+                    "sink.behind", topic=batch.topic, partition=batch.partition,
+                    from_offset=batch.from_offset, position=position.offset,
+                )  # fmt: skip
+                self._state.positions[batch.topic] = position
+                step = await self._cursor.verify(batch.topic, seek=True)
+                return Step.SOUGHT if step is Step.GO_ON else step
+            case CatchUp():
+                return answer
+            case _:
+                return settle_claim(self._state, answer)
+
+    async def _catch_up(self, topic: str) -> Step:
+        metrics.CATCH_UPS.labels(self._plan.group, topic).inc()
+        self._state.become(State.CATCHING_UP, topic)
+        if topic in self._plan.topics:
+            return await self._drain(topic)
+        if self._plan.catch_up is None:
+            raise RuntimeError(f"the sink asked for {topic}, which this consumer does not follow")
+        catch_up = self._plan.catch_up
+        await self._insist(lambda: catch_up(topic), self._plan.timings.catch_up_deadline_seconds)
+        return Step.GO_ON
+
+    async def _drain(self, topic: str) -> Step:
+        """Apply one of the lane's own topics up to the end that it has now."""
+        if self._draining:
+            raise RuntimeError(f"the sink asked for {topic} while it was being caught up")
+        self._draining = True
+        try:
+            end = await self._cursor.end(topic)
+            while self._state.positions[topic].offset < end:
+                fetched = await self._cursor.fetch((topic,), self._plan.timings.idle_wait_seconds)
+                step = fetched if isinstance(fetched, Step) else Step.GO_ON
+                if not isinstance(fetched, Step) and topic in fetched:
+                    step = await self.deliver(topic, fetched[topic])
+                if step not in (Step.GO_ON, Step.SOUGHT):
+                    return step
+        finally:
+            self._draining = False
+        return Step.GO_ON
+
+    async def _await_horizon(self, needed_ms: int) -> None:
+        if self._plan.await_horizon is None:
+            raise RuntimeError("the interpreter needs a horizon, but this consumer was given none to wait for")
+        self._state.become(State.HORIZON, f"catalogue horizon {needed_ms}")
+        before = self._plan.clock.monotonic()
+        await_horizon = self._plan.await_horizon
+        await self._insist(lambda: await_horizon(needed_ms), self._plan.timings.horizon_deadline_seconds)
+        metrics.HORIZON_SECONDS.labels(self._plan.group).inc(self._plan.clock.monotonic() - before)
+
+    async def _insist(self, wait: Callable[[], Awaitable[None]], deadline_seconds: float) -> None:
+        """Wait for something outside the lane; at each deadline it is said that it has not come yet."""
+        backoff = Backoff()
+        while True:
+            try:
+                with self._state.waiting():
+                    async with asyncio.timeout(deadline_seconds):
+                        return await wait()
+            except (TimeoutError, LogAway) as error:
+                log.warning(
+                    "lane.still_waiting", group=self._plan.group, partition=self._state.partition,
+                    state=self._state.state.value, reason=self._state.reason, error=str(error),
+                )  # fmt: skip
+            with self._state.waiting():
+                await self._plan.clock.sleep(backoff.next_seconds())
