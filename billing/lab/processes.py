@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
-import os
 import signal
-import sys
+import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-
-def _die_with_parent() -> None:
-    """Runs in the child before exec: the kernel kills it when the process that started it is gone."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+from billing.devstack.processes import spawn
+from billing.lab.waiting import WaitedTooLong, until
 
 
 class Process:
-    """A child with its output in a file. It runs in a session of its own, so that a Ctrl-C in the terminal reaches
-    only us and the child is asked to drain in our order. Start it from the main thread: the kernel ties
-    the child to the thread that forked it."""
+    """A child with its output in a file. It has a session of its own, so that a Ctrl-C in the terminal reaches only
+    us and the child drains when we ask it to; the kernel kills it should we be killed."""
 
     def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.log = log
         self._command = command
         self._environ = environ
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
@@ -40,59 +30,39 @@ class Process:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
-        return self._process.returncode if self._process else None
+        """None while it runs, or before the first start."""
+        return self._process.poll() if self._process else None
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.returncode is None
+        return self._process is not None and self._process.poll() is None
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Start it, again if it has ended; its output is appended to the log."""
         if self.running:
             raise RuntimeError(f"{self.name} is running already")
-        output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=dict(self._environ),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
-        finally:
-            os.close(output)
+        self._process = spawn(self._command, log=self.log, cwd=Path.cwd(), environ=self._environ)
 
-    async def ended(self, timeout_seconds: float) -> int | None:
-        """Its exit code, or None when it still runs after the timeout."""
-        if self._process is None:
-            return None
-        with suppress(TimeoutError):
-            return await asyncio.wait_for(self._process.wait(), timeout_seconds)
-        return None
-
-    def signal(self, number: int) -> None:
+    def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when it has ended."""
-        if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
+        if self._process is not None:
+            self._process.send_signal(number)
 
     async def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self.signal(signal.SIGKILL)
-        await self.ended(10)
+        await until(lambda: not self.running, f"the end of {self.name}", timeout_seconds=10)
 
-    async def stop(self, timeout_seconds: float = 15) -> bool:
+    async def stop(self, timeout_seconds: float = 20) -> bool:
         """SIGTERM, and SIGKILL after the timeout. True when it ended by itself with exit code 0."""
         if not self.running:
             return self.exit_code in (None, 0)
         self.signal(signal.SIGTERM)
-        code = await self.ended(timeout_seconds)
-        if code is None:
-            await self.kill()
-        return code == 0
+        with suppress(WaitedTooLong):
+            await until(lambda: not self.running, f"the end of {self.name}", timeout_seconds=timeout_seconds)
+        drained = self.exit_code == 0
+        await self.kill()
+        return drained
 
     def last_lines(self, count: int = 15) -> str:
         """The end of its log, for a message about why it ended."""

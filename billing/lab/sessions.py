@@ -44,7 +44,9 @@ class Call:
     def key(self) -> SessionKey:
         return SessionKey(self.account.id, "call", self.id)
 
-    def tell(self, step: str, elapsed: int, oracle: Oracle, expected: Expected, *, longer: int = 0) -> Told:
+    def tell(
+        self, step: str, elapsed: int, oracle: Oracle, expected: Expected, now_ms: int, *, longer: int = 0
+    ) -> Told:
         """The event of a step, noted in `expected`; `longer` seconds make a completion differ from the first."""
         data: dict[str, Any] = {"call_id": self.id, "direction": self.direction, "from": self.origin, "to": self.to}
         if step == "completed":
@@ -57,7 +59,7 @@ class Call:
         if self.reserve_seconds is not None:
             data["reserve_seconds"] = self.reserve_seconds
         reserve = DEFAULT_RESERVE_SECONDS if self.reserve_seconds is None else self.reserve_seconds
-        expected.hold(self.key, elapsed, self._cost(oracle, elapsed + reserve))
+        expected.hold(self.key, elapsed, self._cost(oracle, elapsed + reserve), now_ms)
         if step == "progressed":
             data |= {"answered_at": rfc3339(self.answered_ms), "elapsed_seconds": elapsed}
         return Told(f"usage.call.{step}.v1", data)
@@ -84,14 +86,16 @@ class Text:
     def key(self) -> SessionKey:
         return SessionKey(self.account.id, "message", self.id)
 
-    def tell(self, step: str, _elapsed: int, oracle: Oracle, expected: Expected, *, longer: int = 0) -> Told:
+    def tell(
+        self, step: str, _elapsed: int, oracle: Oracle, expected: Expected, now_ms: int, *, longer: int = 0
+    ) -> Told:
         """As for calls; `longer` more segments make a completion differ."""
         segments = self.segments + longer
         data: dict[str, Any] = {"message_id": self.id, "channel": self.channel, "direction": self.direction}
         data |= {"from": self.origin, "to": self.to, "segments": segments}
         cost = _priced(oracle.cost(self.account.plan, self.channel, self.direction, self.to, segments))
         if step == "accepted":
-            expected.hold(self.key, 0, cost)
+            expected.hold(self.key, 0, cost, now_ms)
             return Told("usage.message.accepted.v1", data)
         expected.complete(self.key, 0 if self.status == "failed" else cost)
         data |= {"accepted_at": rfc3339(self.accepted_ms), "status": self.status}
@@ -111,7 +115,9 @@ class Item:
     def key(self) -> SessionKey:
         return SessionKey(self.account.id, "item", self.id)
 
-    def tell(self, _step: str, _elapsed: int, oracle: Oracle, expected: Expected, *, longer: int = 0) -> Told:
+    def tell(
+        self, _step: str, _elapsed: int, oracle: Oracle, expected: Expected, _now_ms: int, *, longer: int = 0
+    ) -> Told:
         quantity = self.quantity + longer
         expected.complete(self.key, _priced(oracle.cost(self.account.plan, "item", "", self.sku, quantity)))
         return Told("usage.item.completed.v1", {"item_id": self.id, "sku": self.sku, "quantity": quantity})

@@ -50,10 +50,10 @@ class Consumer(Process):
         self.port = 0
         self._log_start = 0
 
-    async def start(self) -> None:
+    def start(self) -> None:
         self.port = 0
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
-        await super().start()
+        super().start()
 
     async def health(self) -> dict[str, object] | None:
         """What it says of itself on /health, or None while it says nothing."""
@@ -103,7 +103,7 @@ class Supervisor:
     async def start(self) -> None:
         """Start all and wait until all are ready."""
         for consumer in self.consumers.values():
-            await consumer.start()
+            consumer.start()
         await asyncio.gather(*(consumer.ready() for consumer in self.consumers.values()))
 
     async def kill(self, name: str) -> None:
@@ -111,9 +111,9 @@ class Supervisor:
         self._expected_dead.add(name)
         await self.consumers[name].kill()
 
-    async def restart(self, name: str) -> None:
+    def restart(self, name: str) -> None:
         """Start one again after `kill`."""
-        await self.consumers[name].start()
+        self.consumers[name].start()
         self._expected_dead.discard(name)
 
     def check(self) -> None:

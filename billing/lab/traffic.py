@@ -172,7 +172,7 @@ class Traffic:
     def _send(self, step: Step, now_ms: int) -> Message:
         """The record of a step; now and then it will be sent again."""
         session, expected = step.session, self.expected
-        told = session.tell(step.name, step.elapsed, self._oracle, expected, longer=step.longer)
+        told = session.tell(step.name, step.elapsed, self._oracle, expected, now_ms, longer=step.longer)
         expected.by_type[told.type] += 1
         if step.longer:
             expected.differing.add(session.key)

@@ -24,7 +24,7 @@ from pathlib import Path
 from billing.lab.processes import Process
 async def main():
     child = Process("child", [sys.executable, "-c", "import time; time.sleep(60)"], os.environ, Path(sys.argv[1]))
-    await child.start()
+    child.start()
     print(child.pid, flush=True)
     await asyncio.sleep(60)
 asyncio.run(main())
@@ -49,7 +49,7 @@ def _alive(pid: int) -> bool:
 
 async def test_stop_lets_a_process_drain(tmp_path: Path) -> None:
     process = _process(tmp_path, POLITE)
-    await process.start()
+    process.start()
     await _until_up(process)
     assert await process.stop()
     assert process.exit_code == 0
@@ -58,7 +58,7 @@ async def test_stop_lets_a_process_drain(tmp_path: Path) -> None:
 
 async def test_stop_kills_one_that_does_not_listen(tmp_path: Path) -> None:
     process = _process(tmp_path, STUBBORN)
-    await process.start()
+    process.start()
     await _until_up(process)
     assert not await process.stop(timeout_seconds=0.3)
     assert process.exit_code == -signal.SIGKILL
@@ -66,12 +66,12 @@ async def test_stop_kills_one_that_does_not_listen(tmp_path: Path) -> None:
 
 async def test_a_killed_process_starts_again_and_its_log_goes_on(tmp_path: Path) -> None:
     process = _process(tmp_path, POLITE)
-    await process.start()
+    process.start()
     await _until_up(process)
     first = process.pid
     await process.kill()
     assert not process.running
-    await process.start()
+    process.start()
     try:
         assert process.pid != first
         await until(lambda: process.last_lines().count("up") == 2, "the second start's line")

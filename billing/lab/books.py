@@ -1,0 +1,144 @@
+"""Both books as they stand, read plainly: every account, session and dead letter, past the pipeline's own code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import asyncpg
+from redis.asyncio import Redis
+
+from billing.balance.keys import KeySpace, split_session_key
+from billing.balance.records import AccountRecord, HoldRecord, UnknownRecord
+from billing.lab.expected import SessionKey
+from billing.settings import Settings
+
+READ_TIMEOUT_SECONDS = 60.0
+USAGE_TOPIC = "usage.events"  # positions and dead letters name topics without the namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Redis. `unknown` maps accounts without a balance to the reason; money in micro-units."""
+
+    accounts: dict[str, AccountRecord]
+    unknown: dict[str, str]
+    holds: dict[SessionKey, HoldRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterRow:
+    """A dead letter's verdict and bytes."""
+
+    reason: str
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """PostgreSQL. `balances` and `used` in micro-units per account; `sums` is what all postings of a currency add up
+    to; `findings` are the sessions with a finding, with its kind."""
+
+    balances: dict[str, int]
+    used: dict[str, int]
+    settled: dict[SessionKey, int]
+    dead_letters: list[DeadLetterRow]
+    findings: list[tuple[str, SessionKey]]
+    sums: dict[str, int]
+
+
+class Books:
+    """Connections to both stores; see `open_books`."""
+
+    def __init__(self, settings: Settings, redis: Redis, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._partitions = settings.partitions
+        self._keys = KeySpace(settings.key_prefix, settings.partitions)
+        self._redis = redis
+        self._pool = pool
+
+    async def inflight_positions(self) -> dict[int, int]:
+        """Partition to the next offset of usage that Redis will take; 0 before the first."""
+        data = await self._data_keys()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for keys in data.values():
+                pipe.hget(keys[0], "usage_offset")
+            found = await asyncio.wait_for(pipe.execute(), READ_TIMEOUT_SECONDS)
+        offsets = dict(zip(data, found, strict=True))
+        return {partition: int(offsets.get(partition) or 0) for partition in range(self._partitions)}
+
+    async def postflight_positions(self) -> dict[int, int]:
+        """Partition to the next offset of usage that the ledger will take."""
+        rows = await self._pool.fetch("select partition, next_offset from positions where topic = $1", USAGE_TOPIC)
+        return {row["partition"]: row["next_offset"] for row in rows}
+
+    async def available(self, accounts: list[str], home: dict[str, int]) -> dict[str, AccountRecord]:
+        """The given accounts as Redis has them; those unknown to it are missing."""
+        data = await self._data_keys()
+        asked = [account for account in accounts if home[account] in data]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for account in asked:
+                pipe.hget(data[home[account]][1], account)
+            found = await asyncio.wait_for(pipe.execute(), READ_TIMEOUT_SECONDS)
+        return {a: AccountRecord.unpack(packed) for a, packed in zip(asked, found, strict=True) if packed}
+
+    async def read_store(self) -> Store:
+        """All of Redis; consistent only while nothing is being applied."""
+        store = Store({}, {}, {})
+        for _pos, acct, sess, _lease, _stray, deriving, *_done in (await self._data_keys()).values():
+            unknown = await self._hash(deriving)
+            store.unknown.update((a.decode(), UnknownRecord.unpack(u).reason) for a, u in unknown.items())
+            for account, packed in (await self._hash(acct)).items():
+                if account not in unknown:
+                    store.accounts[account.decode()] = AccountRecord.unpack(packed)
+            for session, packed in (await self._hash(sess)).items():
+                kind, account_id, session_id = split_session_key(session.decode())
+                store.holds[SessionKey(account_id, kind, session_id)] = HoldRecord.unpack(packed)
+        return store
+
+    async def read_ledger(self) -> Ledger:
+        """All of PostgreSQL, in one snapshot."""
+        async with self._pool.acquire(timeout=10) as c, c.transaction(isolation="repeatable_read", readonly=True):
+            balances = await c.fetch("select account_id, credit_micros, used_micros from balances")
+            usage = await c.fetch("select account_id, kind, session_id, amount_micros from usage")
+            dead = await c.fetch("select reason, key, value from dead_letters where topic = $1", USAGE_TOPIC)
+            findings = await c.fetch("select kind, account_id, session_kind, session_id from findings")
+            sums = await c.fetch("select currency, sum(amount_micros)::bigint as total from postings group by currency")
+        return Ledger(
+            balances={row["account_id"]: row["credit_micros"] - row["used_micros"] for row in balances},
+            used={row["account_id"]: row["used_micros"] for row in balances},
+            settled={SessionKey(r["account_id"], r["kind"], r["session_id"]): r["amount_micros"] for r in usage},
+            dead_letters=[DeadLetterRow(row["reason"], row["key"], row["value"]) for row in dead],
+            findings=[
+                (r["kind"], SessionKey(r["account_id"] or "", r["session_kind"] or "", r["session_id"] or ""))
+                for r in findings
+            ],
+            sums={row["currency"]: row["total"] for row in sums},
+        )
+
+    async def _hash(self, key: str) -> dict[bytes, bytes]:
+        return cast("dict[bytes, bytes]", await self._redis.hgetall(key))  # decode_responses is off
+
+    async def _data_keys(self) -> dict[int, list[str]]:
+        """Partition to its data keys, for the partitions that Redis has."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for partition in range(self._partitions):
+                pipe.hget(self._keys.meta(partition), "incarnation")
+            found = await asyncio.wait_for(pipe.execute(), READ_TIMEOUT_SECONDS)
+        return {p: self._keys.data(p, number.decode()) for p, number in enumerate(found) if number is not None}
+
+
+@asynccontextmanager
+async def open_books(settings: Settings) -> AsyncIterator[Books]:
+    """Both stores, closed afterwards."""
+    redis = Redis.from_url(settings.redis_url, socket_timeout=READ_TIMEOUT_SECONDS, socket_connect_timeout=10)
+    try:
+        async with asyncpg.create_pool(
+            settings.postgres_dsn, min_size=0, max_size=2, timeout=10, command_timeout=READ_TIMEOUT_SECONDS
+        ) as pool:
+            yield Books(settings, redis, pool)
+    finally:
+        await redis.aclose()

@@ -1,0 +1,123 @@
+"""What the demo shows while it runs: a live table on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import NamedTuple
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from billing.balance.records import AccountRecord
+from billing.money import format_micros
+
+PLAIN_EVERY_SECONDS = 2.0
+
+
+class Flow(NamedTuple):
+    """One stage: records so far, a second, and how many wait before it (None for the producer)."""
+
+    total: int
+    rate: int
+    lag: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of the run."""
+
+    title: str
+    published: Flow
+    applied: Flow
+    settled: Flow
+    accounts: Sequence[tuple[str, AccountRecord | None]] = field(default_factory=tuple)
+
+    def line(self) -> str:
+        """All of it but the balances."""
+        return (
+            f"{self.title}: published {self.published.total:,} ({self.published.rate:,}/s)"
+            f" | Redis {self.applied.total:,} ({self.applied.rate:,}/s, lag {self.applied.lag:,})"
+            f" | PostgreSQL {self.settled.total:,} ({self.settled.rate:,}/s, lag {self.settled.lag:,})"
+        )
+
+
+class Screen:
+    """Lines about what is being done, and between them one snapshot after the other."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
+        self._live: Live | None = None
+        self._begin = time.monotonic()
+        self._plain_due = 0.0
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.settle()
+
+    def say(self, text: str) -> None:
+        """A line that stays, with the seconds since the beginning."""
+        self._console.print(f"{time.monotonic() - self._begin:6.1f} s  {text}", markup=False, soft_wrap=True)
+
+    def print(self, text: str) -> None:
+        """Text as it is, for the report."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """The newest moment; without a terminal one line every two seconds."""
+        if self._console.is_terminal:
+            if self._live is None:
+                self._live = Live(console=self._console, auto_refresh=False)
+                self._live.start()
+            self._live.update(_render(snapshot), refresh=True)
+        elif time.monotonic() >= self._plain_due:
+            self._plain_due = time.monotonic() + PLAIN_EVERY_SECONDS
+            self.say(snapshot.line())
+
+    def settle(self) -> None:
+        """The live table stays as it is; what follows is printed below it."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _render(snapshot: Snapshot) -> Group:
+    flows = Table("", "records", "per second", "lag", title=snapshot.title, title_justify="left")
+    for column in flows.columns[1:]:
+        column.justify = "right"
+    for name, flow in (
+        ("published to Kafka", snapshot.published),
+        ("applied in Redis", snapshot.applied),
+        ("settled in PostgreSQL", snapshot.settled),
+    ):
+        flows.add_row(name, f"{flow.total:,}", f"{flow.rate:,}", "" if flow.lag is None else f"{flow.lag:,}")
+    balances = Table("account", "", "credit", "used", "on hold", "available")
+    for column in balances.columns[2:]:
+        column.justify = "right"
+    for account, record in snapshot.accounts:
+        if record is None:
+            balances.add_row(account, "", "", "", "", "unknown")
+            continue
+        available = record.credit - record.used - record.held
+        amounts = [
+            Text(_money(micros, record.currency), style="red" if micros < 0 else "")
+            for micros in (record.credit, record.used, record.held, available)
+        ]
+        balances.add_row(account, record.currency, *amounts)
+    return Group(flows, balances)
+
+
+def _money(micros: int, currency: str) -> str:
+    """With the currency's decimals and nothing beyond them, cut off: a glance, not a statement."""
+    decimals = len(format_micros(0, currency).partition(".")[2])
+    sign, size = ("-" if micros < 0 else ""), abs(micros)
+    text = f"{sign}{size // 1_000_000:,}"
+    return f"{text}.{size % 1_000_000:06d}"[: len(text) + 1 + decimals] if decimals else text
