@@ -1,0 +1,77 @@
+"""Calling the functions: keys, the arguments that every call begins with, a deadline, and errors as answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeAlias, cast
+
+from billing.balance.client import TIMEOUT_S, Client
+from billing.balance.errors import CALL_ERRORS, answer_for
+from billing.balance.keys import KeySpace
+from billing.balance.library import FUNCTION_VERSION, LIBRARY
+from billing.stream.sink import Fenced, Halted, ReadOnly, Refused, Unavailable, Uninitialised
+
+Argument: TypeAlias = str | bytes | int
+Reply: TypeAlias = list[Any]
+Trouble: TypeAlias = Refused | Halted | Uninitialised | Fenced | ReadOnly | Unavailable
+
+
+class Functions:
+    """The function library on one store. `library` and `version` differ only in tests."""
+
+    def __init__(
+        self,
+        client: Client,
+        keys: KeySpace,
+        *,
+        library: str = LIBRARY,
+        version: str = FUNCTION_VERSION,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self.client = client
+        self.keys = keys
+        self.library = library
+        self.version = version
+        self._timeout_s = timeout_s
+
+    async def incarnation(self, partition: int) -> str | ReadOnly | Unavailable | Uninitialised:
+        """The incarnation in force, "" where there is none."""
+        value = await self.run(self.client.hget(self.keys.meta(partition), "incarnation"))
+        return value.decode() if isinstance(value, bytes) else value or ""
+
+    async def call(
+        self, name: str, keys: list[str], incarnation: str, *args: Argument, read_only: bool = False
+    ) -> Reply | Trouble:
+        """One function call. A list is the function's answer beyond refusals, its first member the name.
+
+        A call that is cancelled or times out leaves its connection closed, not in the pool (S39).
+        """
+        head: tuple[Argument, ...] = (self.version, self.keys.partitions, self.keys.generation_ms, incarnation)
+        command = self.client.fcall_ro if read_only else self.client.fcall
+        given = cast(Any, (*keys, *head, *args))
+        reply = await self.run(command(f"{self.library}_{name}", len(keys), *given))
+        return _refusal(reply) if isinstance(reply, list) else reply
+
+    async def run(self, command: Any) -> Any | ReadOnly | Unavailable | Uninitialised:
+        """Await one command of the client; an error becomes its answer."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await cast(Awaitable[Any], command)
+        except CALL_ERRORS as error:
+            return answer_for(error)
+
+
+def _refusal(reply: Reply) -> Reply | Trouble:
+    name = reply[0] = reply[0].decode()
+    match name:
+        case "refused":
+            return Refused(reply[1].decode())
+        case "halted":
+            return Halted(reply[1].decode())
+        case "uninitialised":
+            return Uninitialised(reply[1].decode())
+        case "fenced":
+            return Fenced()
+        case _:
+            return reply

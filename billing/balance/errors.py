@@ -1,0 +1,43 @@
+"""What an error of the Redis client means for a call: the outcome is never guessed."""
+
+from __future__ import annotations
+
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
+)
+
+from billing.stream.sink import ReadOnly, Unavailable, Uninitialised
+
+CALL_ERRORS = (RedisError, OSError, TimeoutError)
+"""What a call of the client may raise; anything else is a bug."""
+
+# the client replaces these servers' codes by classes
+_CODES: dict[type[Exception], str] = {ReadOnlyError: "READONLY", OutOfMemoryError: "OOM"}
+_CANNOT_WRITE = ("READONLY", "NOREPLICAS", "OOM", "MISCONF")
+
+
+def answer_for(error: Exception) -> ReadOnly | Unavailable | Uninitialised:
+    """The answer that `error`, raised by a call of the client, stands for.
+
+    ReadOnly: the server refused before the function ran. Uninitialised: the functions are gone, so the server started
+    empty. Unavailable: everything else, the outcome unknown (a script error too: its torn mark decides).
+    """
+    text = str(error)
+    code = _CODES.get(type(error), text.split(" ", 1)[0])
+    if code in _CANNOT_WRITE:
+        return ReadOnly(code)
+    if "Function not found" in text:
+        return Uninitialised("functions missing")
+    if isinstance(error, RedisTimeoutError | TimeoutError):
+        return Unavailable("timeout")
+    if isinstance(error, RedisConnectionError | OSError):
+        return Unavailable(f"connection: {type(error).__name__}")
+    return Unavailable(f"{type(error).__name__}: {text[:200]}")

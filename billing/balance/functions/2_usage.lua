@@ -1,0 +1,236 @@
+-- Holds and charges. A packed batch is {accounts, currencies, sessions, ops}; ops is flat, seven numbers each:
+-- code, offset, account index, session index, amount, elapsed, lease end. Currency '' is "not charged here".
+local HOLD, CHARGE, PASS = 1, 2, 3
+local STRIDE = 7
+
+local function well_formed(b, from, to)
+  local ops, accounts, sessions, last = b.ops, #b.accounts, #b.sessions, from - 1
+  if #ops % STRIDE ~= 0 or #b.currencies ~= accounts then
+    return false
+  end
+  for i = 1, #ops, STRIDE do
+    local code, offset, account = ops[i], ops[i + 1], ops[i + 2]
+    if not whole(offset, last + 1) or offset >= to or not whole(account, 1) or account > accounts then
+      return false
+    elseif code == HOLD or code == CHARGE then
+      local session = ops[i + 3]
+      if not whole(session, 1) or session > sessions or not whole(ops[i + 4], 0) or not whole(ops[i + 5], 0)
+        or not whole(ops[i + 6], 0) then
+        return false
+      end
+    elseif code ~= PASS then
+      return false
+    end
+    last = offset
+  end
+  return true
+end
+
+local function read_usage(keys, state, b, t)
+  local visible
+  b.raw = read_all('HMGET', keys[ACCT], b.accounts)
+  b.raw_hold = read_all('HMGET', keys[SESS], b.sessions)
+  b.record, b.hold, b.unknown = {}, {}, {}
+  if redis.call('HLEN', keys[DERIVING]) > 0 then
+    for i, packed in ipairs(read_all('HMGET', keys[DERIVING], b.accounts)) do
+      b.unknown[i] = packed and cmsgpack.unpack(packed) or nil
+    end
+  end
+  b.current, visible = generation(state, t)
+  b.settled = {}
+  for _, slot in ipairs(visible) do
+    for i, found in ipairs(read_all('SMISMEMBER', keys[DONE + slot], b.sessions)) do
+      if found == 1 then
+        b.settled[i] = true
+      end
+    end
+  end
+  b.changed, b.changed_hold, b.changed_unknown, b.stray, b.done = {}, {}, {}, {}, {}
+  b.duplicates, b.passed = 0, 0
+end
+
+-- The account's balance is unknown from here on: usage is passed, and derived from the ledger later.
+local function lose(b, a, reason, offset)
+  b.unknown[a] = {reason, offset + 1, b.record[a][SEQ]}
+  b.changed_unknown[a] = true
+  b.passed = b.passed + 1
+end
+
+local function hold_of(b, s)
+  local hold = b.hold[s]
+  if hold == nil then
+    hold = b.raw_hold[s] and cmsgpack.unpack(b.raw_hold[s])
+    b.hold[s] = hold
+  end
+  return hold
+end
+
+local function place(b, a, s, offset, amount, elapsed, lease_end)
+  if b.settled[s] then
+    return
+  end
+  local record, hold = b.record[a], hold_of(b, s)
+  if hold then
+    if elapsed < hold[H_ELAPSED] then
+      return
+    elseif elapsed == hold[H_ELAPSED] then
+      amount = hold[H_AMOUNT]
+    end
+    lease_end = math.max(lease_end, hold[H_LEASE_END])
+  end
+  local held = record[HELD] + amount - (hold and hold[H_AMOUNT] or 0)
+  if not within(held) then
+    return lose(b, a, 'overflow', offset)
+  end
+  if held ~= record[HELD] then
+    record[HELD] = held
+    b.changed[a] = true
+  end
+  b.hold[s] = {amount, elapsed, lease_end}
+  b.changed_hold[s] = true
+end
+
+local function charge(b, a, s, offset, amount)
+  if b.settled[s] then
+    b.duplicates = b.duplicates + 1
+    return
+  end
+  local record, hold = b.record[a], hold_of(b, s)
+  if record[CURRENCY] ~= b.currencies[a] then
+    return lose(b, a, 'currency', offset)
+  elseif not within(record[USED] + amount) then
+    return lose(b, a, 'overflow', offset)
+  end
+  record[USED] = record[USED] + amount
+  if amount > 0 then
+    record[LAST] = offset
+  end
+  if hold then
+    record[HELD] = record[HELD] - hold[H_AMOUNT]
+    b.hold[s] = false
+    b.changed_hold[s] = true
+  end
+  if amount > 0 or hold then
+    b.changed[a] = true
+  end
+  b.settled[s] = true
+  b.done[#b.done + 1] = b.sessions[s]
+end
+
+-- Work everything out in tables. Returns the topic that has to be caught up first, or nil.
+local function compute_usage(b, caught_up)
+  local ops = b.ops
+  for i = 1, #ops, STRIDE do
+    local code, offset, a = ops[i], ops[i + 1], ops[i + 2]
+    local unknown, record = b.unknown[a], b.record[a]
+    if unknown then
+      unknown[U_OFFSET] = offset + 1
+      b.changed_unknown[a] = true
+      b.passed = b.passed + 1
+    elseif not b.raw[a] then
+      if code ~= PASS and not caught_up then
+        return 'entries'
+      end
+      b.stray[a] = offset + 1
+    else
+      if not record then
+        record = cmsgpack.unpack(b.raw[a])
+        b.record[a] = record
+      end
+      if code == CHARGE then
+        charge(b, a, ops[i + 3], offset, ops[i + 4])
+      elseif code == HOLD then
+        place(b, a, ops[i + 3], offset, ops[i + 4], ops[i + 5], ops[i + 6])
+      elseif not caught_up then
+        return 'tariffs'
+      else -- usage of an account that we know was passed, because the catalogue does not list it
+        lose(b, a, 'deriving', offset)
+      end
+    end
+  end
+end
+
+local function write_holds(keys, b)
+  local set, leases, gone = {}, {}, {}
+  for s in pairs(b.changed_hold) do
+    local hold, session = b.hold[s], b.sessions[s]
+    if hold then
+      set[#set + 1] = session
+      set[#set + 1] = cmsgpack.pack(hold)
+      leases[#leases + 1] = text(hold[H_LEASE_END])
+      leases[#leases + 1] = session
+    elseif b.raw_hold[s] then
+      gone[#gone + 1] = session
+    end
+  end
+  write_all('HSET', keys[SESS], set)
+  write_all('ZADD', keys[LEASE], leases)
+  write_all('HDEL', keys[SESS], gone)
+  write_all('ZREM', keys[LEASE], gone)
+end
+
+-- Returns the floor: an account opened below it may have had usage passed that is no longer remembered.
+local function write_strays(keys, b, floor)
+  local set = {}
+  for a, offset in pairs(b.stray) do
+    set[#set + 1] = text(offset)
+    set[#set + 1] = b.accounts[a]
+  end
+  if #set == 0 then
+    return floor
+  end
+  write_all('ZADD', keys[STRAY], set)
+  local excess = redis.call('ZCARD', keys[STRAY]) - STRAYS
+  if excess > 0 then
+    local evicted = write('ZPOPMIN', keys[STRAY], excess)
+    floor = math.max(floor, tonumber(evicted[#evicted]))
+  end
+  return floor
+end
+
+local function write_unknown(keys, b)
+  local set = {}
+  for a in pairs(b.changed_unknown) do
+    set[#set + 1] = b.accounts[a]
+    set[#set + 1] = cmsgpack.pack(b.unknown[a])
+  end
+  write_all('HSET', keys[DERIVING], set)
+end
+
+local function write_accounts(keys, b)
+  local set = {}
+  for a in pairs(b.changed) do
+    set[#set + 1] = b.accounts[a]
+    set[#set + 1] = cmsgpack.pack(b.record[a])
+  end
+  write_all('HSET', keys[ACCT], set)
+end
+
+local function usage(keys, args)
+  local state, refusal = admit_batch(keys, args, 'usage')
+  if not state then
+    return refusal
+  end
+  local packed, b = cmsgpack.unpack(args[12]), nil
+  b = {accounts = packed[1], currencies = packed[2], sessions = packed[3], ops = packed[4]}
+  if not well_formed(b, state.usage_offset, tonumber(args[8])) then
+    return {'refused', 'malformed batch: operations'}
+  end
+  local t = math.max(state.log_time, tonumber(args[10]))
+  read_usage(keys, state, b, t)
+  local topic = compute_usage(b, args[11] == '1')
+  if topic then
+    return {'catch_up', topic}
+  end
+  local fields = {'usage_offset', args[8], 'usage_fingerprint', args[9], 'log_time', text(t)}
+  mark_torn(keys)
+  settle(keys, state, b.current, b.done, fields)
+  write_holds(keys, b)
+  local floor = write_strays(keys, b, state.floor)
+  fields[#fields + 1] = 'floor'
+  fields[#fields + 1] = text(floor)
+  write_unknown(keys, b)
+  write_accounts(keys, b)
+  finish(keys, fields)
+  return {'applied', #b.done, b.duplicates, b.passed, floor > state.floor and 1 or 0}
+end

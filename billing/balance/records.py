@@ -1,0 +1,86 @@
+"""Packed records of the balance store: what the functions read and write with cmsgpack.
+
+Integers only; `None` is stored as false, because a Lua array cannot hold nil."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Status: TypeAlias = Literal["open", "suspended", "closed"]
+STATUSES: tuple[Status, ...] = ("open", "suspended", "closed")
+NEVER_CHARGED = -1
+SAFE = 2**53  # every integer in the store is smaller in size
+
+_encoder = msgspec.msgpack.Encoder()
+_account = msgspec.msgpack.Decoder(tuple[str, int, int, int, int, int | bool, int, int, int, int])
+_hold = msgspec.msgpack.Decoder(tuple[int, int, int])
+_unknown = msgspec.msgpack.Decoder(tuple[str, int, int])
+
+
+def pack(value: object) -> bytes:
+    """msgpack of lists, strings, integers and booleans (no bytes: cmsgpack knows no `bin`)."""
+    return _encoder.encode(value)
+
+
+class AccountRecord(msgspec.Struct):
+    """One account in flight; amounts in micro-units of `currency`. Available is credit - used - held."""
+
+    currency: str
+    credit: int
+    used: int
+    held: int
+    credit_limit: int
+    recharge_below: int | None
+    excluded: int  # debits other than usage that nobody has acknowledged yet
+    ledger_seq: int
+    last_charge_offset: int  # of the last record that charged more than nothing; -1 before the first
+    status: Status
+
+    def pack(self) -> bytes:
+        """The bytes that the functions read."""
+        below = False if self.recharge_below is None else self.recharge_below
+        numbers = (self.credit, self.used, self.held, self.credit_limit)
+        rest = (self.excluded, self.ledger_seq, self.last_charge_offset, STATUSES.index(self.status))
+        return pack((self.currency, *numbers, below, *rest))
+
+    @staticmethod
+    def unpack(packed: bytes) -> AccountRecord:
+        """The record in `packed`; raises msgspec.DecodeError for anything else."""
+        currency, credit, used, held, limit, below, excluded, seq, last, status = _account.decode(packed)
+        recharge_below = None if below is False else below
+        return AccountRecord(
+            currency, credit, used, held, limit, recharge_below, excluded, seq, last, STATUSES[status]
+        )
+
+
+class HoldRecord(msgspec.Struct):
+    """An open hold. `elapsed` is the largest elapsed count seen (seconds of a call); `lease_end_ms` is log time."""
+
+    amount: int
+    elapsed: int
+    lease_end_ms: int
+
+    def pack(self) -> bytes:
+        """The bytes that the functions read."""
+        return pack((self.amount, self.elapsed, self.lease_end_ms))
+
+    @staticmethod
+    def unpack(packed: bytes) -> HoldRecord:
+        """The hold in `packed`; raises msgspec.DecodeError for anything else."""
+        return HoldRecord(*_hold.decode(packed))
+
+
+class UnknownRecord(msgspec.Struct):
+    """Why an account's balance is unknown: every usage record of it below `offset` was applied or passed, and its
+    entries up to `seen` have been seen."""
+
+    reason: str
+    offset: int
+    seen: int
+
+    @staticmethod
+    def unpack(packed: bytes) -> UnknownRecord:
+        """The record in `packed`; raises msgspec.DecodeError for anything else."""
+        return UnknownRecord(*_unknown.decode(packed))
