@@ -78,10 +78,9 @@ def div_half_up(numerator: int, denominator: int) -> int:
     7/2 is 4 and -7/2 is -4 (as in commerce: a refund rounds like its charge); 5/3 is 2, -5/3 is -2.
     `denominator` must be positive.
     """
-    if denominator <= 0:
-        raise ValueError("denominator must be positive")
-    magnitude = (2 * abs(numerator) + denominator) // (2 * denominator)
-    return magnitude if numerator >= 0 else -magnitude
+    if numerator < 0:
+        return -div_half_up(-numerator, denominator)
+    return (2 * numerator + denominator) // (2 * denominator)
 
 
 def is_currency(code: str) -> bool:

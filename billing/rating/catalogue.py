@@ -26,7 +26,7 @@ class PlanVersion(msgspec.Struct, frozen=True, gc=False):
 
 class AccountEntry(msgspec.Struct, frozen=True, gc=False):
     """What the catalogue knows of an account. Usage counts from `usage_position` of the home partition on.
-    `plans` is in order of effect; almost always it is one tuple shared by all accounts of a plan."""
+    `plans` has the last to take effect first; almost always it is one tuple shared by all accounts of a plan."""
 
     plans: tuple[PlanVersion, ...]
     home_partition: int
@@ -46,7 +46,7 @@ class Catalogue:
         self.conflict: str | None = None
         self.horizon_ms: int | None = None
         self._accounts: dict[str, AccountEntry] = {}
-        self._tariffs: dict[str, tuple[Tariff, ...]] = {}  # by plan, in order of effect
+        self._tariffs: dict[str, tuple[Tariff, ...]] = {}  # by plan, the last to take effect first
         self._shared: dict[tuple[int, int, str], tuple[PlanVersion, ...]] = {}
 
     def __len__(self) -> int:
@@ -81,15 +81,15 @@ class Catalogue:
 
     def plan_at(self, account: AccountEntry, price_time_ms: int) -> str | None:
         """The account's plan at a time; None only before the first version has been read."""
-        for assigned in reversed(account.plans):
-            if assigned.effective_ms <= price_time_ms:
+        for assigned in account.plans:
+            if assigned.effective_ms <= price_time_ms or assigned.effective_ms == 0:
                 return assigned.plan
         return None
 
     def tariff_at(self, plan: str, price_time_ms: int) -> Tariff | None:
         """The plan's tariff at a time; None for a plan without one."""
-        for tariff in reversed(self._tariffs.get(plan, ())):
-            if tariff.effective_ms <= price_time_ms:
+        for tariff in self._tariffs.get(plan, ()):
+            if tariff.effective_ms <= price_time_ms or tariff.effective_ms == 0:
                 return tariff
         return None
 
@@ -114,7 +114,7 @@ class Catalogue:
             self._clash(f"account {message.account}: two places where its usage begins")
         same = next((plan for plan in known.plans if plan.version == message.version), None)
         if same is None:
-            plans = tuple(sorted((*known.plans, *shared), key=_order_of_effect))
+            plans = tuple(sorted((*known.plans, *shared), key=_order_of_effect, reverse=True))
             self._accounts[message.account] = AccountEntry(plans, known.home_partition, known.usage_position)
         elif same != shared[0]:
             self._clash(f"account {message.account}: version {message.version} of its plan has two contents")
@@ -127,7 +127,7 @@ class Catalogue:
             if known and known[0].currency != message.currency:
                 self._clash(f"plan {message.plan}: currencies {known[0].currency} and {message.currency}")
                 return
-            self._tariffs[message.plan] = tuple(sorted((*known, Tariff(message)), key=_order_of_effect))
+            self._tariffs[message.plan] = tuple(sorted((*known, Tariff(message)), key=_order_of_effect, reverse=True))
         elif same.content != message:
             self._clash(f"plan {message.plan}: version {message.version} of its tariff has two contents")
 

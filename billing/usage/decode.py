@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from billing.stream.record import Record
+from schemas.common import CONTENT_TYPE
 from schemas.reasons import DeadLetterReason
 from schemas.usage import (
     CallCompletedEvent,
@@ -32,11 +33,15 @@ from schemas.usage import (
 MAX_NESTING = 256
 """Deeper JSON is refused: how deep the decoder could go depends on the process, and a verdict must not."""
 
+_SHALLOW = 2 * MAX_NESTING  # so many bytes cannot be deeper: each level is opened and closed
+
 _STRUCTURED = b"application/cloudevents"
 _BATCH = b"application/cloudevents-batch"
+_USUAL = frozenset((CONTENT_TYPE, b"application/cloudevents+json"))
 _ATTRIBUTES = ("specversion", "id", "source", "type", "subject", "time")
 _TICK_TYPE = "billing.tick.v1"
 _TICK_NEEDS = ("id", "source", "type")  # a tick is about no account, and its time would mean nothing
+_BACKSLASH = ord("\\")
 _NUL = b"\\u0000"  # how a NUL is written inside JSON text; PostgreSQL's text cannot hold one
 
 
@@ -88,6 +93,8 @@ def decode(record: Record) -> Event | Undecodable:
     for name, value in record.headers:
         if name == "content-type" or name.lower() == "content-type":
             content_type = value
+    if content_type in _USUAL:
+        return _decode_structured(record.value)
     if content_type is None or content_type[: len(_STRUCTURED)].lower() != _STRUCTURED:
         return _decode_binary(record)
     if content_type[: len(_BATCH)].lower() == _BATCH:
@@ -96,7 +103,7 @@ def decode(record: Record) -> Event | Undecodable:
 
 
 def _decode_structured(value: bytes | None) -> Event | Undecodable:
-    if value is None or not _is_text(value) or _too_deep(value):
+    if value is None or not (value.isascii() or _is_text(value)) or (len(value) > _SHALLOW and _too_deep(value)):
         return _not_json()
     try:
         event = _decode_event(value)
@@ -104,7 +111,7 @@ def _decode_structured(value: bytes | None) -> Event | Undecodable:
         return _explain(value, str(error))
     problem = None if _CHECKS[type(event)](event) else _character_problem(event)
     # A backslash is rare in an event, and one byte is found much faster than six.
-    if problem is None and b"\\" in value and _NUL in value:
+    if problem is None and _BACKSLASH in value and _NUL in value:
         problem = _nul_problem(event)
     return event if problem is None else Undecodable(DeadLetterReason.INVALID_DATA, problem)
 
@@ -185,8 +192,6 @@ def _printable(text: str) -> str:
 
 def _is_text(value: bytes) -> bool:
     """Whether the bytes are UTF-8. msgspec looks only at the strings that it returns."""
-    if value.isascii():
-        return True
     try:
         value.decode()
     except UnicodeDecodeError:
@@ -199,7 +204,7 @@ _tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL).finditer
 
 def _too_deep(value: bytes) -> bool:
     """Whether JSON nests deeper than MAX_NESTING. Cheap unless it has that many brackets."""
-    if len(value) <= 2 * MAX_NESTING or value.count(b"{") + value.count(b"[") <= MAX_NESTING:
+    if value.count(b"{") + value.count(b"[") <= MAX_NESTING:
         return False
     depth = 0
     for token in _tokens(value):
