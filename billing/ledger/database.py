@@ -78,6 +78,20 @@ async def transaction(pool: Pool, *, timeout_s: float = ACQUIRE_TIMEOUT_S) -> As
         yield connection
 
 
+async def fetch(pool: Pool, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    """Rows of one statement; unlike pool.fetch, waiting for a connection has a deadline too."""
+    async with lease(pool) as connection:
+        rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+        return rows
+
+
+async def fetchrow(pool: Pool, sql: str, *arguments: object) -> asyncpg.Record | None:
+    """The first row of one statement, or None."""
+    async with lease(pool) as connection:
+        row: asyncpg.Record | None = await connection.fetchrow(sql, *arguments)
+        return row
+
+
 class RollBack(Exception):
     """Raised inside a transaction to leave it without effects, carrying the answer to give instead."""
 

@@ -31,9 +31,7 @@ class Settlement:
     ) -> Sequence[asyncpg.Record]:
         """Effects and position; returns sessions and amount per currency. Raises RollBack with the answer."""
         batch, connection = self._batch, self._connection
-        refusal = check(
-            batch, await connection.fetchrow(query("sink.lock_position"), USAGE_TOPIC, batch.partition)
-        )
+        refusal = check(batch, await connection.fetchrow(query("sink.lock_position"), USAGE_TOPIC, batch.partition))
         if refusal is not None:
             raise RollBack(refusal)
         await self._judge_strays(tariffs_topic)
@@ -75,9 +73,7 @@ class Settlement:
         strange = await connection.fetchrow(query("sink.lock_balances"))
         if strange is not None:
             raise RollBack(Halted(_strange_account(strange)))
-        settled = await connection.fetch(
-            query("sink.settle"), batch.partition, batch.from_offset, batch.to_offset
-        )
+        settled = await connection.fetch(query("sink.settle"), batch.partition, batch.from_offset, batch.to_offset)
         if sum(row["sessions"] for row in settled) < len(charges):
             await self._compare_duplicates()
         return settled

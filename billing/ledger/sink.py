@@ -129,9 +129,7 @@ class PostgresSink:
 
         async def store() -> None:
             async with lease(self._pool) as connection:
-                await connection.execute(
-                    query("sink.halt"), USAGE_TOPIC, partition, owner.epoch, owner.nonce, reason
-                )
+                await connection.execute(query("sink.halt"), USAGE_TOPIC, partition, owner.epoch, owner.nonce, reason)
 
         await self._guarded(CLAIM_DEADLINE_S, store)
 

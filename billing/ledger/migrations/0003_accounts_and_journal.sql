@@ -25,9 +25,10 @@ create table balances (
     account_id text primary key references accounts,
     credit_micros bigint not null default 0 check (abs(credit_micros) <= 9007199254740991),
     used_micros bigint not null default 0 check (used_micros >= 0),
-    excluded_micros bigint not null default 0 check (excluded_micros >= 0),  -- debits not from usage, not acknowledged
+    excluded_micros bigint not null default 0               -- debits other than usage, not yet acknowledged
+        check (excluded_micros between 0 and 9007199254740991),
     ledger_seq bigint not null check (ledger_seq >= 1),       -- count of the account's outbox entries
-    last_charged_offset bigint                                -- of the last record that charged it
+    last_charged_offset bigint                                -- of the last record that charged more than nothing
 ) with (fillfactor = 50);
 
 create table journal (
@@ -72,7 +73,9 @@ create table postings (
 create index postings_by_entry on postings (journal_id);
 create index postings_by_account on postings (account_id, journal_id) where account_id is not null;
 
-create function check_postings() returns trigger language plpgsql as $$
+-- One index look-up per distinct entry, whatever the plan cache believes about the size of journal: a join planned
+-- while it was small takes minutes for an import.
+create function check_postings() returns trigger language plpgsql set enable_seqscan = off as $$
 declare
     bad record;
 begin
@@ -84,7 +87,7 @@ begin
     end if;
     select entry.journal_id into bad
       from (select distinct journal_id from fresh) as entry
-     where not exists (select from journal where id = entry.journal_id and booked_at = now()) limit 1;
+     where (select booked_at from journal where id = entry.journal_id) is distinct from now() limit 1;
     if found then
         raise exception 'entry % is not of this transaction; entries are never added to (R6)', bad.journal_id
             using errcode = 'check_violation', constraint = 'own_entry';

@@ -70,7 +70,8 @@ with entry_id as materialized (
         on conflict (account_id, kind, session_id) do nothing
     returning account_id, currency, amount_micros, log_offset
 ), totals as materialized (
-    select account_id, currency, sum(amount_micros)::bigint as amount_micros, max(log_offset) as last_offset,
+    select account_id, currency, sum(amount_micros)::bigint as amount_micros,
+           max(log_offset) filter (where amount_micros <> 0) as last_offset,
            count(*) as sessions
       from fresh group by account_id, currency
 ), entry as (
