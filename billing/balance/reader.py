@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from billing.balance.balances import (
     BalanceAnswer,
@@ -19,7 +19,7 @@ from billing.settings import Topics
 from billing.stream.record import Position
 from billing.stream.sink import Halted, ReadOnly, Refused, Unavailable, Uninitialised
 
-PAGE = 500  # accounts of one scan call
+PAGE = 500  # accounts of one call
 RACES = 3  # how often a read is repeated when a rebuild ended in the middle of it
 
 
@@ -53,6 +53,22 @@ class BalanceReader:
         if reply[0] == "no_account":
             return NoSuchAccount()
         return self._known(account, incarnation, reply[1], reply[2])
+
+    async def read_many(self, partition: int, accounts: Sequence[str]) -> dict[str, BalanceAnswer] | Unknown:
+        """The balances of these accounts of one partition (at most PAGE), all at one moment."""
+        answer = await self._call("read_many", partition, *accounts)
+        if isinstance(answer, Unknown):
+            return answer
+        incarnation, (_, status, records, unknown) = answer
+        found: dict[str, BalanceAnswer] = {}
+        for account, packed, why in zip(accounts, records, unknown, strict=True):
+            if why:
+                found[account] = Unknown(UnknownRecord.unpack(why).reason)
+            elif packed:
+                found[account] = self._known(account, incarnation, packed, status)
+            else:
+                found[account] = NoSuchAccount()
+        return found
 
     async def read_partition(self, partition: int) -> PartitionView | Unknown:
         """Positions and sizes of a partition."""

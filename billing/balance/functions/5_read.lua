@@ -21,6 +21,20 @@ local function read(keys, args) -- ARGV goes on: account
   return {'no_account', state.timeline}
 end
 
+-- Some accounts, in the order asked for: their records, and what is unknown of them.
+local function read_many(keys, args) -- ARGV goes on: accounts
+  local state, refusal = admit(keys, args)
+  if not state then
+    return refusal
+  end
+  local names = {}
+  for i = 5, #args do
+    names[#names + 1] = args[i]
+  end
+  return {'accounts', state.timeline, status(state), read_all('HMGET', keys[ACCT], names),
+    read_all('HMGET', keys[DERIVING], names)}
+end
+
 -- A page of all accounts, or of those whose balance is unknown: names, records, and what is unknown of them.
 local function scan(keys, args) -- ARGV goes on: 'accounts' or 'unknown', cursor, count
   local state, refusal = admit(keys, args)
