@@ -1,0 +1,75 @@
+"""JSON Schema of the contracts, from the structs that decode them."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from schemas import catalogue, deadletter, ledger, usage
+
+Json: TypeAlias = dict[str, Any]
+
+USAGE_TYPES: tuple[type[msgspec.Struct], ...] = (
+    usage.CallStartedEvent,
+    usage.CallProgressedEvent,
+    usage.CallCompletedEvent,
+    usage.MessageAcceptedEvent,
+    usage.MessageCompletedEvent,
+    usage.ItemCompletedEvent,
+)
+ENTRY_TYPES: tuple[type[msgspec.Struct], ...] = (
+    ledger.AccountOpenedEvent,
+    ledger.AccountChangedEvent,
+    ledger.EntryPostedEvent,
+    ledger.DebitsAcknowledgedEvent,
+)
+CATALOGUE_TYPES: tuple[type[msgspec.Struct], ...] = (
+    catalogue.TariffEvent,
+    catalogue.AssignmentEvent,
+    catalogue.HeartbeatEvent,
+)
+
+
+def documents() -> dict[str, Json]:
+    """File name -> JSON Schema document, one per topic and one for dead letters."""
+    return {
+        "usage.events.json": _document("A record of usage.events (structured mode)", (*USAGE_TYPES, usage.Tick)),
+        "ledger.entries.json": _document("A record of ledger.entries", ENTRY_TYPES),
+        "billing.tariffs.json": _document("A record of billing.tariffs", CATALOGUE_TYPES),
+        "dead-letter.json": _document("A dead letter, as `billing dlq list` shows it", (deadletter.DeadLetterRow,)),
+    }
+
+
+def message_type(struct: type[msgspec.Struct]) -> str:
+    """The CloudEvents `type` of an event's struct."""
+    return str(struct.__struct_config__.tag)
+
+
+def components(types: tuple[type[msgspec.Struct], ...], ref_template: str) -> tuple[list[Json], dict[str, Json]]:
+    """The schemas of `types` (references), and of everything that they use by name."""
+    roots, named = msgspec.json.schema_components(types, ref_template=ref_template)
+    return [_one_line(root) for root in roots], {name: _one_line(schema) for name, schema in named.items()}
+
+
+def _one_line(schema: Any) -> Any:
+    """`schema` with descriptions on one line: they are docstrings, which Python 3.13 indents otherwise than 3.11."""
+    if isinstance(schema, list):
+        return [_one_line(member) for member in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: " ".join(member.split()) if name == "description" and isinstance(member, str) else _one_line(member)
+        for name, member in schema.items()
+    }
+
+
+def _document(title: str, types: tuple[type[msgspec.Struct], ...]) -> Json:
+    roots, named = components(types, "#/$defs/{name}")
+    root: Json = roots[0] if len(roots) == 1 else {"oneOf": roots}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": title,
+        **root,
+        "$defs": {name: named[name] for name in sorted(named)},
+    }
