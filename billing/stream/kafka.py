@@ -115,9 +115,7 @@ class KafkaMembership:
             raise LogAway(str(error) or "no answer to a fetch") from error
         except kafka_errors.KafkaError as error:
             raise LogBroken(str(error)) from error
-        return {
-            topic: Fetched(before[pair], batches.get(pair, ()), after[pair]) for pair, topic in pairs.items()
-        }
+        return {topic: Fetched(before[pair], batches.get(pair, ()), after[pair]) for pair, topic in pairs.items()}
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         try:

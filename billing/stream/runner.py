@@ -148,9 +148,7 @@ class Runner(Generic[Op]):
             self._finish(RefusedToRun(f"partition {max(partitions)} assigned, {self._plan.partitions} expected"))
             return
         for partition in sorted(partitions):
-            lane = Lane(
-                self._plan, membership, partition, self._ends.fresh, predecessor=self._old.pop(partition, None)
-            )
+            lane = Lane(self._plan, membership, partition, self._ends.fresh, predecessor=self._old.pop(partition, None))
             task = asyncio.create_task(lane.run(), name=f"lane-{partition}")
             task.add_done_callback(self._lane_ended)
             self._lanes[partition] = (lane, task)
