@@ -28,7 +28,7 @@ def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The state of this checkout's stack: $BILLING_STATE_DIR, else .state in the checkout, else in the current folder."""
+    """This checkout's own state: $BILLING_STATE_DIR, else .state in the checkout, else in the current folder."""
     given = environ.get("BILLING_STATE_DIR", "").strip()
     if given:
         return Path(given).expanduser().resolve()
@@ -45,7 +45,7 @@ def is_enterable(folder: Path) -> bool:
 
 def shared_temp_dir() -> Path:
     """A temporary folder that every user may enter; one that survives a reboot before one that may not."""
-    for candidate in (os.environ.get("TMPDIR", ""), "/var/tmp", "/tmp", tempfile.gettempdir()):  # noqa: S108
+    for candidate in (os.environ.get("TMPDIR", ""), "/var/tmp", "/tmp", tempfile.gettempdir()):
         folder = Path(candidate)
         if candidate and folder.is_dir() and os.access(folder, os.W_OK) and is_enterable(folder):
             return folder

@@ -7,16 +7,15 @@ import os
 import re
 import shutil
 import signal
-import socket
-import struct
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from billing.devstack import versions
+from billing.devstack.answering import kafka_answers
 from billing.devstack.errors import DevStackError
 from billing.devstack.kafka_jars import class_path
 from billing.devstack.ports import LOOPBACK
@@ -65,21 +64,7 @@ class KafkaServer(Server):
     """One node, broker and controller. `config` overrides single properties of server.properties."""
 
     name = "Kafka"
-
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        durable: bool = False,
-        detached: bool = False,
-        ports: tuple[int, ...] = (),
-        config: Mapping[str, str] | None = None,
-        say: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        super().__init__(directory, durable=durable, detached=detached, ports=ports)
-        self.config: dict[str, str] = {**PROPERTIES, **(config or {})}
-        self._say = say
-        self._class_path = ""
+    defaults = PROPERTIES
 
     @property
     def url(self) -> str:
@@ -94,7 +79,7 @@ class KafkaServer(Server):
         return self.directory / "data"
 
     def _prepare(self) -> Iterator[None]:
-        self._class_path = os.pathsep.join(map(str, class_path(self._say)))
+        class_path(self.say)  # downloads it, on the first start ever
         if not self.data.exists():
             yield from self._format()
         self._write_properties("server.properties", self.data)
@@ -134,23 +119,16 @@ class KafkaServer(Server):
         return self._java("kafka.Kafka", str(self.directory / "server.properties"), detached=self.detached)
 
     def _java(self, main_class: str, *arguments: str, detached: bool = False) -> subprocess.Popen[bytes]:
+        jars = os.pathsep.join(map(str, class_path(self.say)))
         return spawn(
-            [find_java(), *JAVA_OPTIONS, "-cp", self._class_path, main_class, *arguments],
+            [find_java(), *JAVA_OPTIONS, "-cp", jars, main_class, *arguments],
             log=self.log,
             cwd=self.directory,
             death_signal=None if detached else signal.SIGKILL,
         )
 
     def answers(self) -> bool:
-        """The port opens last, when the node is ready; an ApiVersions answer shows that it is Kafka's."""
-        request = struct.pack(">hhih", 18, 0, 1, -1)
-        try:
-            with socket.create_connection((LOOPBACK, self.port), timeout=1.0) as connection:
-                connection.sendall(struct.pack(">i", len(request)) + request)
-                answer = connection.recv(10)
-        except OSError:
-            return False
-        return len(answer) == 10 and struct.unpack(">iih", answer)[1:] == (1, 0)
+        return kafka_answers(self.url)
 
 
 def find_java() -> Path:
@@ -165,7 +143,7 @@ def find_java() -> Path:
     said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20, check=False).stderr
     found = re.search(r'version "(\d+)', said)
     if found is None or int(found[1]) < versions.JAVA_MINIMUM:
-        raise DevStackError(f"Kafka: Java {versions.JAVA_MINIMUM} or newer is needed, JAVA_HOME has {said.splitlines()[:1]}")
+        raise DevStackError(f"Kafka: {java} is not Java {versions.JAVA_MINIMUM} or newer")
     return java
 
 

@@ -1,8 +1,8 @@
 """Kafka's jars: fetched by coordinate with jgo (no Maven, no Java), each held to its committed SHA-256 sum.
 
-`python -m billing.devstack.kafka_jars` resolves `versions.KAFKA_COORDINATES` and writes kafka-jars.sha256 (`make lock`);
-its lines name each jar by its path in a Maven repository, so `sha256sum -c` reads the file too. Starting downloads
-exactly what is listed there and walks no dependency tree.
+`python -m billing.devstack.kafka_jars` (`make lock`) resolves `versions.KAFKA_COORDINATES` and writes
+kafka-jars.sha256; its lines name each jar by its path in a Maven repository, so `sha256sum -c` reads the file too.
+Starting downloads exactly what is listed there and walks no dependency tree.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def verify(folder: Path, sums: dict[str, str]) -> None:
 
 
 def _download(sums: dict[str, str], folder: Path) -> None:
-    """Fetch into a folder of its own and rename it once every sum matches, so an interrupted download leaves nothing."""
+    """Fetch into a folder of its own, renamed once every sum matches: an interrupted download leaves nothing."""
     for leftover in folder.parent.glob(f"{folder.name}.new-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.new-", dir=folder.parent) as staging:

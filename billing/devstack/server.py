@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -22,29 +22,48 @@ from billing.devstack.processes import tail
 PORT_ATTEMPTS = 5
 START_LIMIT_S = 90.0
 
+Say = Callable[[str], None]
+
+
+def quietly(_: str) -> None:
+    """For those who want no progress messages."""
+
+
 
 class Server(ABC):
     """A server with its own data folder and port on loopback.
 
     `durable`: writes survive a power cut. `detached`: it lives on when this process ends. Port and data stay the same
-    over stop, kill and start; `discard` ends it and removes its data. Not for use by two threads at once. Starting is a generator that yields while it waits, so that one thread, or one
-    event loop, can bring up several servers together and be interrupted at any moment.
+    over stop, kill and start; `discard` ends it and removes its data. Not for use by two threads at once.
+
+    Starting is a generator that yields while it waits, so that one thread, or one event loop, can bring up several
+    servers together and be interrupted at any moment.
     """
 
     name: ClassVar[str]
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     discard_signal: ClassVar[signal.Signals] = signal.SIGKILL
     stop_grace_s: ClassVar[float] = 20.0
+    defaults: ClassVar[Mapping[str, str]]
     passing: ClassVar[tuple[bytes, ...]] = ()
     """What a start that failed may say in its log that is worth another try in a moment."""
 
     def __init__(
-        self, directory: Path, *, durable: bool = False, detached: bool = False, ports: tuple[int, ...] = ()
+        self,
+        directory: Path,
+        *,
+        durable: bool = False,
+        detached: bool = False,
+        ports: tuple[int, ...] = (),
+        config: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.durable = durable
         self.detached = detached
         self.ports = ports
+        self.config: dict[str, str] = {**self.defaults, **(config or {})}
+        """What its configuration file or command line says, by name; the server's own addresses and paths win."""
+        self.say: Say = quietly
         self._process: subprocess.Popen[bytes] | None = None
         self.id: ProcessId | None = None
 

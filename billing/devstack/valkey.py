@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from billing.devstack.answering import valkey_answers
 from billing.devstack.errors import DevStackError
 from billing.devstack.ports import LOOPBACK
 from billing.devstack.processes import spawn
@@ -27,18 +27,7 @@ class ValkeyServer(Server):
     """Valkey with AOF persistence. `config` overrides single directives of the written configuration file."""
 
     name = "Valkey"
-
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        durable: bool = False,
-        detached: bool = False,
-        ports: tuple[int, ...] = (),
-        config: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(directory, durable=durable, detached=detached, ports=ports)
-        self.config: dict[str, str] = {**DEFAULTS, **(config or {})}
+    defaults = DEFAULTS
 
     @property
     def url(self) -> str:
@@ -65,27 +54,7 @@ class ValkeyServer(Server):
         )
 
     def answers(self) -> bool:
-        """INFO names the process, so that a foreign server on a port lost in a race is not taken for ours."""
-        if self.id is None:
-            return False
-        try:
-            with socket.create_connection((LOOPBACK, self.port), timeout=1.0) as connection:
-                connection.sendall(b"INFO server\r\nPING\r\n")
-                answer = _read_until(connection, (b"+PONG\r\n", b"-NOAUTH", b"-LOADING", b"-ERR"))
-        except OSError:
-            return False
-        if b"-NOAUTH" in answer:  # a test's own password: the process is ours if it is still there
-            return True
-        return b"process_id:%d\r\n" % self.id.pid in answer and answer.endswith(b"+PONG\r\n")
-
-
-def _read_until(connection: socket.socket, ends: tuple[bytes, ...], limit_bytes: int = 65536) -> bytes:
-    answer = b""
-    while not any(end in answer for end in ends) and len(answer) < limit_bytes:
-        if not (part := connection.recv(4096)):
-            break
-        answer += part
-    return answer
+        return self.id is not None and valkey_answers(self.url, self.id.pid)
 
 
 def server_binary() -> Path:

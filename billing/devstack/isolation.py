@@ -1,0 +1,78 @@
+"""A namespace of one's own on shared services: fresh topic, key and group prefixes and an empty database."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from aiokafka.admin import AIOKafkaAdminClient
+from redis.asyncio import Redis
+
+from billing.devstack.services import Services
+from billing.settings import Settings
+
+LIMIT_S = 60.0
+SCAN_KEYS = 1000
+
+
+@asynccontextmanager
+async def isolated(services: Services, *, partitions: int = 8) -> AsyncIterator[Settings]:
+    """Settings for a fresh namespace on these services; at the end its database, keys and topics are removed."""
+    namespace = f"t{secrets.token_hex(6)}"
+    await _execute(services.postgres_dsn, f"CREATE DATABASE {namespace} TEMPLATE template0 STRATEGY WAL_LOG")
+    settings = Settings(
+        kafka_bootstrap=services.kafka_bootstrap,
+        redis_url=services.redis_url,
+        postgres_dsn=_with_database(services.postgres_dsn, namespace),
+        namespace=namespace,
+        partitions=partitions,
+    )
+    try:
+        yield settings
+    finally:
+        async with asyncio.timeout(LIMIT_S):
+            await _execute(services.postgres_dsn, f"DROP DATABASE IF EXISTS {namespace} WITH (FORCE)")
+            await _delete_keys(settings)
+            await _delete_topics(settings)
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn, timeout=LIMIT_S, command_timeout=LIMIT_S)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close(timeout=5)
+
+
+async def _delete_keys(settings: Settings) -> None:
+    client = Redis.from_url(settings.redis_url, socket_timeout=LIMIT_S)
+    try:
+        keys: list[bytes] = []
+        async for key in client.scan_iter(match=f"{settings.key_prefix}:*", count=SCAN_KEYS):
+            keys.append(key)
+            if len(keys) >= SCAN_KEYS:
+                await client.unlink(*keys)
+                keys = []
+        if keys:
+            await client.unlink(*keys)
+    finally:
+        await client.aclose()
+
+
+async def _delete_topics(settings: Settings) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=20_000)
+    await admin.start()
+    try:
+        topics = [topic for topic in await admin.list_topics() if topic.startswith(f"{settings.namespace}.")]
+        if topics:
+            await admin.delete_topics(topics)
+    finally:
+        await admin.close()
+
+
+def _with_database(dsn: str, database: str) -> str:
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{database}"))
