@@ -14,4 +14,5 @@ class Lock(IntEnum):
     CATALOGUE_VERSION = 2  # shared by version transactions at commit, exclusive while the relay takes as_of
     RELAY_MEMBER = 3  # shared by every relay, so that they can count each other
     RELAY_CATALOGUE = 4
+    REBUILD = 5  # of the balance store, one at a time
     RELAY_PARTITION = 1000

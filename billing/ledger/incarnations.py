@@ -1,0 +1,31 @@
+"""Incarnations of the balance store: numbers minted here, one for each time that it is filled from the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from billing.ledger.database import Connection
+from billing.ledger.queries import query
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the balance store must agree with. `incarnation` is None before the first was minted."""
+
+    timeline: str
+    partitions: int
+    incarnation: int | None
+
+
+async def read_identity(connection: Connection) -> Identity | None:
+    """The ledger's identity; None where `billing migrate` has not finished. Raises what asyncpg raises when tables
+    are missing or the ledger is away."""
+    row = await connection.fetchrow(query("reconcile.identity"))
+    return None if row is None else Identity(row["timeline"], row["partitions"], row["incarnation"])
+
+
+async def mint_incarnation(connection: Connection, *, above: int, reason: str) -> int:
+    """A number that no balance store of this ledger has had, greater than `above` (the newest that the store has
+    seen: it may come from elsewhere)."""
+    number: int = await connection.fetchval(query("reconcile.mint_incarnation"), above, reason)
+    return number
