@@ -11,16 +11,16 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import structlog
 
 from billing.balance import metrics
 from billing.balance.calls import Functions, Trouble
 from billing.balance.keys import session_key
-from billing.balance.records import AccountRecord, Status, UnknownRecord, pack
+from billing.balance.records import UnknownRecord, pack
+from billing.balance.snapshot import AccountSnapshot, LedgerLagging, LedgerUnavailable, LedgerView
 from billing.stream.sink import Owner
-from billing.usage.ops import SessionKind
 
 log = structlog.get_logger(__name__)
 
@@ -29,47 +29,6 @@ POLL_S = 0.1
 BACKOFF_S = 10.0
 CHUNK = 1000  # sessions of one call
 REMEMBERED = 10_000  # accounts whose last attempt is remembered
-
-
-@dataclass(frozen=True, slots=True)
-class AccountSnapshot:
-    """The ledger's record of an account as of usage offset D, read in one snapshot: `used_micros` is the sum of its
-    usage below D, `last_charge_offset` the last of them above zero (-1 where there is none), `settled` its
-    sessions settled since the time asked for."""
-
-    timeline: str
-    currency: str
-    credit_micros: int
-    used_micros: int
-    credit_limit_micros: int
-    recharge_below_micros: int | None
-    excluded_micros: int
-    ledger_seq: int
-    last_charge_offset: int
-    status: Status
-    settled: Sequence[tuple[SessionKind, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerLagging:
-    """The ledger's usage position of the partition is below D, or it does not have the account (yet)."""
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerUnavailable:
-    """The ledger gave no answer."""
-
-    reason: str
-
-
-class LedgerView(Protocol):
-    """What the owner asks of the ledger. Must not raise for a ledger that is away."""
-
-    async def derive(
-        self, account: str, partition: int, below_offset: int, settled_since_ms: int
-    ) -> AccountSnapshot | LedgerLagging | LedgerUnavailable:
-        """The account's record as of usage `below_offset` of its home partition."""
-        ...
 
 
 @dataclass(slots=True)
@@ -164,10 +123,11 @@ class _Step:
     async def _write(self, account: str, offset: int, snapshot: AccountSnapshot) -> Outcome | Trouble:
         sessions = [session_key(kind, account, session) for kind, session in snapshot.settled]
         for first in range(0, len(sessions), CHUNK):
-            reply = await self._call("settled", account, pack(sessions[first : first + CHUNK]))
+            chunk = pack(sessions[first : first + CHUNK])
+            reply = await self._call("settled", account, snapshot.timeline, chunk)
             if reply != "applied":
                 return reply
-        packed = _record(snapshot).pack()
+        packed = snapshot.record(held=0).pack()  # the function keeps the holds that are open
         reply = await self._call("derive", account, offset, snapshot.timeline, packed)
         return "derived" if reply == "applied" else reply
 
@@ -177,18 +137,3 @@ class _Step:
             name, keys, self.incarnation, self.owner.epoch, self.owner.nonce, *args
         )
         return cast(str, reply[0]) if isinstance(reply, list) else reply
-
-
-def _record(snapshot: AccountSnapshot) -> AccountRecord:
-    return AccountRecord(
-        currency=snapshot.currency,
-        credit=snapshot.credit_micros,
-        used=snapshot.used_micros,
-        held=0,  # the function keeps the holds that are open
-        credit_limit=snapshot.credit_limit_micros,
-        recharge_below=snapshot.recharge_below_micros,
-        excluded=snapshot.excluded_micros,
-        ledger_seq=snapshot.ledger_seq,
-        last_charge_offset=snapshot.last_charge_offset,
-        status=snapshot.status,
-    )

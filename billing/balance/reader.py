@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from billing.balance.balances import (
     BalanceAnswer,
@@ -53,6 +53,13 @@ class BalanceReader:
         if reply[0] == "no_account":
             return NoSuchAccount()
         return self._known(account, incarnation, reply[1], reply[2])
+
+    def by_partition(self, accounts: Iterable[str]) -> dict[int, list[str]]:
+        """The accounts of each home partition, in the order given."""
+        found: dict[int, list[str]] = {}
+        for account in accounts:
+            found.setdefault(self._partition_of(account), []).append(account)
+        return found
 
     async def read_many(self, partition: int, accounts: Sequence[str]) -> dict[str, BalanceAnswer] | Unknown:
         """The balances of these accounts of one partition (at most PAGE), all at one moment."""

@@ -10,9 +10,10 @@ import structlog
 from billing.balance import metrics
 from billing.balance.calls import Functions, Reply, Trouble
 from billing.balance.codec import BadOperation, BalanceOp, pack_entries, pack_usage
-from billing.balance.derive import Deriver, LedgerView
+from billing.balance.derive import Deriver
 from billing.balance.entries import Malformed
 from billing.balance.records import UnknownRecord
+from billing.balance.snapshot import LedgerView
 from billing.settings import Topics
 from billing.stream.record import Position
 from billing.stream.sink import (

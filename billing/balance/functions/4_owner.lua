@@ -71,14 +71,16 @@ local function tend(keys, args) -- ARGV goes on: at the end (1 or 0), most expir
 end
 
 -- Sessions that the ledger has settled, of an account whose balance is unknown: remembered, their holds released.
-local function settled(keys, args) -- ARGV goes on: account, packed sessions
+local function settled(keys, args) -- ARGV goes on: account, timeline, packed sessions
   local state, refusal = admit_owner(keys, args)
   if not state then
     return refusal
+  elseif args[8] ~= state.timeline then
+    return {'timeline'}
   elseif redis.call('HEXISTS', keys[DERIVING], args[7]) == 0 then
     return {'moved'}
   end
-  local sessions = cmsgpack.unpack(args[8])
+  local sessions = cmsgpack.unpack(args[9])
   local set, fields = release(keys, sessions), {}
   local current = generation(state, state.log_time)
   mark_torn(keys)

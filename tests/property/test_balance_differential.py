@@ -1,0 +1,260 @@
+"""The function library against the pure model: generated sequences, the same answer and the same state after each
+step. BILLING_DIFFERENTIAL_EXAMPLES sets how many sequences (200 by default)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from typing import Any
+
+from balance_harness import (
+    GENERATION_MS,
+    PARTITION,
+    START_MS,
+    TOPICS,
+    FixedLedger,
+    Store,
+    batch,
+    charge,
+    entries,
+    hold,
+    model_state,
+    opened,
+    posted,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from billing.balance.model import PartitionModel
+from billing.balance.snapshot import AccountSnapshot
+from billing.balance.store import EXPIRIES_PER_CALL, RedisSink
+from billing.stream.sink import Applied, Fenced, Owner, Tended, Unavailable, Uninitialised
+from billing.usage.ops import Stray
+from schemas.ledger import AccountChanged, DebitsAcknowledged
+
+EXAMPLES = int(os.environ.get("BILLING_DIFFERENTIAL_EXAMPLES", "200"))
+ACCOUNTS = ("a1", "a2", "a3", "a4", "a5", "a6")
+AMOUNTS = (0, 1, 7_500, 600_000, 2**52, 2**53 - 1)
+KINDS = ("call", "message")
+
+usage_op = st.tuples(
+    st.sampled_from(("hold", "hold", "charge", "charge", "charge", "stray")),
+    st.sampled_from(ACCOUNTS),
+    st.sampled_from(KINDS),
+    st.sampled_from(("s1", "s2", "s3")),
+    st.sampled_from(AMOUNTS[:4] * 5 + AMOUNTS),
+    st.sampled_from((0, 30, 60)),  # elapsed
+    st.sampled_from(("USD",) * 30 + ("EUR",)),
+)
+usage_step = st.tuples(
+    st.just("usage"),
+    st.lists(usage_op, max_size=6),
+    st.booleans(),  # caught up
+    st.integers(0, 2),  # a hole after the batch
+    st.sampled_from((0, 1_000, 60_000, 200_000, GENERATION_MS, 4 * GENERATION_MS)),  # log time goes on
+)
+entry_op = st.tuples(
+    st.sampled_from(("opened", "posted", "posted", "posted", "changed", "acknowledged")),
+    st.sampled_from(ACCOUNTS),
+    st.sampled_from((0, 0, 0, 0, 0, -1, 1)),  # of ledger_seq: next, repeated, a gap
+    st.sampled_from((20_000_000, -500, 2**53 - 1, 1)),
+    st.sampled_from((0, 3, 1_000)),  # opened at
+    st.sampled_from(("USD",) * 30 + ("EUR",)),
+)
+entries_step = st.tuples(
+    st.just("entries"), st.lists(entry_op, min_size=1, max_size=5), st.sampled_from(("t1",) * 30 + ("t0",))
+)
+derive_step = st.tuples(
+    st.just("tend"),
+    st.booleans(),  # at the end
+    st.sampled_from((None, "t1", "t1", "t1", "t0")),  # None: the ledger lags
+    st.integers(-1, 2),  # its ledger_seq, relative to what was seen
+    st.lists(st.sampled_from(("s1", "s2", "s3")), max_size=2),
+)
+twist = st.sampled_from(("", "", "", "", "again", "wrong offset", "other owner", "claim", "fault", "rebuild"))
+steps = st.lists(
+    st.tuples(st.one_of(usage_step, usage_step, entries_step, derive_step), twist, st.integers(0, 9)),
+    min_size=5,
+    max_size=20,
+)
+
+
+class Sequence:
+    """One generated sequence on the store and on the model."""
+
+    def __init__(self, store: Store, model: PartitionModel, owner: Owner) -> None:
+        self.store, self.model, self.owner = store, model, owner
+        self.seqs: dict[str, int] = {}
+        self.log_time_ms = START_MS
+
+    async def step(self, step: tuple[Any, ...], twist: str, number: int) -> None:
+        if twist == "claim":
+            await self.claim()
+        elif twist == "rebuild":
+            await self.rebuild()
+        if step[0] == "tend":
+            await self.tend(*step[1:])
+        else:
+            made = self.usage(*step[1:]) if step[0] == "usage" else self.entries(*step[1:])
+            await self.apply(made, twist, number)
+        await self.compare()
+
+    async def apply(self, made: Any, twist: str, number: int) -> None:
+        if twist == "wrong offset":
+            made = replace(made, from_offset=made.from_offset + 1, to_offset=made.to_offset + 1, ops=[])
+        elif twist == "other owner":
+            made = replace(made, owner=Owner(self.owner.epoch, "zombie"))
+        elif twist == "fault" and await self.fault(made, number):
+            made = replace(made, owner=self.owner)  # the same batch again, after the rebuild
+        assert await self.store.sink.apply(made) == self.model.apply(made)
+        if twist == "again":
+            await self.compare()
+            assert await self.store.sink.apply(made) == self.model.apply(made)
+        if self.model.halted:
+            await self.rebuild()
+
+    async def fault(self, made: Any, number: int) -> bool:
+        """Let one write fail. True when it came to that: then there is nothing, or nobody trusts the store."""
+        await self.store.fail_after(number)
+        before = await self.store.state()
+        answer = await self.store.sink.apply(made)
+        await self.store.fail_after(None)
+        if not isinstance(answer, Unavailable):
+            assert answer == self.model.apply(made)
+            return False
+        state = await self.store.state()
+        if not state["torn"]:
+            assert state == before
+            return True
+        assert await self.store.sink.apply(made) == Uninitialised("torn")
+        assert await self.store.sink.claim(PARTITION, "other") == Uninitialised("torn")
+        await self.rebuild()
+        return True
+
+    def usage(self, ops: list[Any], caught_up: bool, hole: int, passed_ms: int) -> Any:
+        first = self.model.positions[TOPICS.usage].offset
+        self.log_time_ms += passed_ms
+        made: list[Any] = []
+        for offset, (what, account, kind, session, amount, elapsed, currency) in enumerate(ops, first):
+            common = {"kind": kind, "log_time_ms": self.log_time_ms}
+            if what == "hold":
+                made.append(hold(offset, account, session, amount, elapsed=elapsed, **common))
+            elif what == "charge":
+                made.append(charge(offset, account, session, amount, currency=currency, **common))
+            else:
+                made.append(Stray(None, account, offset))  # type: ignore[arg-type]  # the store needs no record
+        if len({op.currency for op in made if hasattr(op, "currency")}) > 1:
+            made = [op for op in made if getattr(op, "currency", "USD") == "USD"]
+        to = first + len(ops) + hole + 1
+        return batch(self.owner, first, to, made, caught_up=caught_up, log_time_ms=self.log_time_ms)
+
+    def entries(self, ops: list[Any], timeline: str) -> Any:
+        made: list[Any] = []
+        for what, account, skew, amount, at, currency in ops:
+            seq = max(1, self.seqs.get(account, 0) + 1 + skew)
+            if what == "opened" or seq == 1:
+                made.append(opened(account, credit=amount, at=at, timeline=timeline))
+                seq = 1
+            elif what == "posted":
+                made.append(posted(account, seq, amount, currency))
+            elif what == "changed":
+                made.append(
+                    AccountChanged(
+                        account=account,
+                        ledger_seq=seq,
+                        timeline="t1",
+                        plan="basic",
+                        credit_limit_micros=max(amount, 0),
+                        recharge_below_micros=amount if at else None,
+                        status="suspended" if at else "closed",
+                    )
+                )
+            else:
+                made.append(DebitsAcknowledged(account=account, ledger_seq=seq, timeline="t1"))
+            self.seqs[account] = max(seq, self.seqs.get(account, 0))
+        return entries(self.owner, self.model.positions[TOPICS.entries].offset, made)
+
+    async def tend(self, at_end: bool, timeline: str | None, newer: int, sessions: list[str]) -> None:
+        snapshots = {
+            account: AccountSnapshot(
+                timeline=timeline,
+                currency="USD",
+                credit_micros=30_000_000,
+                used_micros=5_000,
+                credit_limit_micros=0,
+                recharge_below_micros=None,
+                excluded_micros=0,
+                ledger_seq=max(1, unknown.seen + newer),
+                last_charge_offset=unknown.offset - 1,
+                status="open",
+                settled=[("call", session) for session in sessions],
+            )
+            for account, unknown in self.model.unknown.items()
+            if timeline is not None
+        }
+        offsets = {account: unknown.offset for account, unknown in self.model.unknown.items()}
+        sink = RedisSink(self.store.functions, TOPICS, ledger=FixedLedger(snapshots))
+        sink._incarnations[PARTITION] = str(self.store.incarnation)  # as the claim of self.store.sink left it
+        answer = await sink.tend(self.owner, PARTITION, at_end=at_end)
+        if at_end:
+            self.model.expire(self.owner, EXPIRIES_PER_CALL)
+        assert answer == Tended(bool(self.model.holds)) or snapshots, answer
+        for account, snapshot in snapshots.items():
+            outcome = self.model.derive(self.owner, account, offsets[account], snapshot)
+            if outcome == "derived":
+                self.seqs[account] = max(snapshot.ledger_seq, self.seqs.get(account, 0))
+
+    async def claim(self) -> None:
+        stale = batch(self.owner, *self.next_offsets(), [])
+        answer = await self.store.sink.claim(PARTITION, f"n{self.model.epoch}")
+        assert answer == self.model.claim(f"n{self.model.epoch}")
+        self.owner = Owner(self.model.epoch, self.model.nonce)
+        assert await self.store.sink.apply(stale) == self.model.apply(stale) == Fenced()
+
+    async def rebuild(self) -> None:
+        self.model = await self.store.rebuild(self.model)
+        await self.compare()
+        await self.claim()
+
+    def next_offsets(self) -> tuple[int, int]:
+        offset = self.model.positions[TOPICS.usage].offset
+        return offset, offset + 1
+
+    async def compare(self) -> None:
+        assert await self.store.state() == model_state(self.model)
+
+
+def test_r7_r8_s11_function_and_model_agree(services: Any) -> None:
+    """Duplicates, reordering, retries, zombies, faults between writes, generations, expiry, derivation, rebuilds."""
+    applied = {"steps": 0}
+
+    async def run(store: Store, sequence: list[Any]) -> None:
+        await store.wipe()
+        model = await store.start()
+        owner = await store.claimed()
+        model.claim("n")
+        run = Sequence(store, model, owner)
+        start = entries(owner, 0, [opened(account) for account in ACCOUNTS[:3]])
+        assert await store.sink.apply(start) == model.apply(start) == Applied(3)
+        run.seqs = dict.fromkeys(ACCOUNTS[:3], 1)
+        for step, twist, number in sequence:
+            await run.step(step, twist, number)
+            applied["steps"] += 1
+
+    with asyncio.Runner() as runner:
+        context = Store.open(services.redis_url)
+        store = runner.run(context.__aenter__())
+
+        @settings(
+            max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+        )
+        @given(steps)
+        def check(sequence: list[Any]) -> None:
+            runner.run(run(store, sequence))
+
+        try:
+            check()
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+    assert applied["steps"] >= EXAMPLES * 5
