@@ -1,0 +1,108 @@
+"""The sandbox as a process of its own, with its controls: for the development stack, the demo and tests."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from billing.lab.sandbox.faults import Kind
+from billing.recharge.stripe_settings import StripeSettings
+
+_START_SECONDS = 20.0
+_STOP_SECONDS = 10.0
+_CONTROL_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What only a sandbox can do. Blocking; raises OSError where it is away."""
+
+    settings: StripeSettings
+
+    def add_fault(self, fault: Kind, *, count: int = 1, seconds: float = 0.0) -> None:
+        """Queue a fault; see `billing.lab.sandbox.faults.Fault`."""
+        self._ask("POST", "/_sandbox/faults", {"fault": fault, "count": count, "seconds": seconds})
+
+    def faults(self) -> list[dict[str, Any]]:
+        """What is still queued."""
+        queued: list[dict[str, Any]] = self._ask("GET", "/_sandbox/faults")["faults"]
+        return queued
+
+    def clear_faults(self) -> None:
+        """Drop the queue."""
+        self._ask("DELETE", "/_sandbox/faults")
+
+    def forget_keys(self) -> int:
+        """Forget every idempotency key; returns how many."""
+        forgotten: int = self._ask("POST", "/_sandbox/forget_keys", {})["forgotten"]
+        return forgotten
+
+    def charges(self, payment: str) -> list[str]:
+        """The status of every attempt on a payment, newest first: `succeeded`, `failed`."""
+        listed = self._ask("GET", f"/v1/charges?limit=100&payment_intent={payment}")
+        return [charge["status"] for charge in listed["data"]]
+
+    def _ask(self, method: str, path: str, content: object = None) -> Any:
+        request = urllib.request.Request(
+            self.settings.api_base + path,
+            method=method,
+            data=None if content is None else json.dumps(content).encode(),
+            headers={"Authorization": f"Bearer {self.settings.api_key}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=_CONTROL_SECONDS) as response:
+            return json.load(response)
+
+
+class SandboxProcess:
+    """A running sandbox over the state in `folder`, which outlives it."""
+
+    def __init__(self, folder: Path, *, port: int = 0) -> None:
+        """Start it and wait until it accepts connections. Raises RuntimeError where it does not."""
+        command = [sys.executable, "-m", "billing.lab.sandbox", "--json", "--state", str(folder), "--port", str(port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self.folder = folder
+        self.settings = self._read_settings()
+        self.controls = Controls(self.settings)
+
+    @property
+    def port(self) -> int:
+        return int(self.settings.api_base.rpartition(":")[2])
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def stop(self) -> None:
+        """SIGTERM, then wait; SIGKILL where that takes more than 10 s."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(_STOP_SECONDS)
+        self._close()
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is cleaned up."""
+        self._process.kill()
+        self._process.wait(_STOP_SECONDS)
+        self._close()
+
+    def _read_settings(self) -> StripeSettings:
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], _START_SECONDS)
+        line = self._process.stdout.readline() if ready else b""
+        if not line:
+            self.kill()
+            raise RuntimeError("the payment sandbox did not start")
+        return StripeSettings.from_env(json.loads(line))
+
+    def _close(self) -> None:
+        if self._process.stdout is not None:
+            self._process.stdout.close()

@@ -1,0 +1,82 @@
+-- State of the sandbox. `seq` gives the order of creation; times are seconds since 1970, amounts minor units.
+CREATE TABLE IF NOT EXISTS customers (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    created INTEGER NOT NULL,
+    name TEXT,
+    email TEXT,
+    description TEXT,
+    metadata TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS payment_methods (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    created INTEGER NOT NULL,
+    token TEXT NOT NULL,
+    customer TEXT REFERENCES customers (id)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS payment_intents (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    created INTEGER NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    amount_received INTEGER NOT NULL DEFAULT 0 CHECK (amount_received IN (0, amount)),
+    currency TEXT NOT NULL,
+    customer TEXT REFERENCES customers (id),
+    payment_method TEXT REFERENCES payment_methods (id),
+    description TEXT,
+    metadata TEXT NOT NULL,
+    status TEXT NOT NULL,
+    last_payment_error TEXT,
+    latest_charge TEXT,
+    canceled_at INTEGER,
+    cancellation_reason TEXT,
+    CHECK ((status = 'succeeded') = (amount_received > 0))
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS charges (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    created INTEGER NOT NULL,
+    payment_intent TEXT NOT NULL REFERENCES payment_intents (id),
+    customer TEXT,
+    payment_method TEXT NOT NULL,
+    amount INTEGER NOT NULL,
+    currency TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('succeeded', 'failed')),
+    failure_code TEXT
+) STRICT;
+
+-- what a payment is for: it succeeds once
+CREATE UNIQUE INDEX IF NOT EXISTS one_success ON charges (payment_intent) WHERE status = 'succeeded';
+
+CREATE TABLE IF NOT EXISTS refunds (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    created INTEGER NOT NULL,
+    payment_intent TEXT NOT NULL REFERENCES payment_intents (id),
+    charge TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    currency TEXT NOT NULL,
+    reason TEXT,
+    metadata TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS idempotency_keys (
+    key TEXT PRIMARY KEY,
+    created INTEGER NOT NULL,
+    endpoint TEXT NOT NULL,
+    parameters BLOB NOT NULL,  -- a hash: what was sent is not kept
+    request TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS faults (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    fault TEXT NOT NULL,
+    remaining INTEGER NOT NULL,
+    seconds REAL NOT NULL
+) STRICT;
