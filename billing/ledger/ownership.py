@@ -1,0 +1,74 @@
+"""Which relay publishes what: session-level advisory locks on a connection that does nothing else.
+
+The locks die with the connection, on the server's side too. A relay whose connection has died may overlap with its
+successor for a moment: that repeats entries and heartbeats, and readers ignore repeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+
+from billing.ledger.database import connect
+from billing.ledger.locks import LOCK_SPACE, Lock
+from billing.ledger.queries import query
+
+QUERY_TIMEOUT_S = 10.0
+
+
+class Ownership:
+    """Open with `open`. `lost` is set when the connection has died: stop at once, open another one."""
+
+    def __init__(self, connection: asyncpg.Connection[Any], partitions: int) -> None:
+        self._connection = connection
+        self._partitions = partitions
+        self.owned: set[int] = set()
+        self.owns_catalogue = False
+        self.lost = asyncio.Event()
+        self.woken = asyncio.Event()
+
+    @staticmethod
+    async def open(dsn: str, partitions: int) -> Ownership:
+        """Connect, be counted as a relay, listen for new rows. Raises what asyncpg raises."""
+        connection = await connect(dsn, command_timeout_s=QUERY_TIMEOUT_S, application_name="billing-relay-locks")
+        ownership = Ownership(connection, partitions)
+        try:
+            connection.add_termination_listener(lambda _connection: ownership.lost.set())
+            await connection.add_listener("billing_outbox", lambda *_notice: ownership.woken.set())
+            await connection.fetchval(query("relay.join_relays"), LOCK_SPACE, Lock.RELAY_MEMBER)
+        except BaseException:
+            connection.terminate()
+            raise
+        return ownership
+
+    async def rebalance(self) -> set[int]:
+        """Take free partitions up to a fair share; returns those to give up because others have too few. Publishing
+        them must have stopped before `release` is called."""
+        relays = await self._connection.fetchval(query("relay.count_relays"), LOCK_SPACE, Lock.RELAY_MEMBER)
+        share = -(-self._partitions // max(1, relays))
+        for partition in range(self._partitions):
+            if len(self.owned) >= share:
+                break
+            if partition not in self.owned and await self._try(Lock.RELAY_PARTITION + partition):
+                self.owned.add(partition)
+        if not self.owns_catalogue:
+            self.owns_catalogue = await self._try(Lock.RELAY_CATALOGUE)
+        return set(sorted(self.owned)[share:])
+
+    async def release(self, partition: int) -> None:
+        """Let a partition go to another relay."""
+        self.owned.discard(partition)
+        await self._connection.fetchval(query("relay.unlock"), LOCK_SPACE, Lock.RELAY_PARTITION + partition)
+
+    async def close(self) -> None:
+        """Drop the connection, and every lock with it."""
+        try:
+            await self._connection.close(timeout=2)
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._connection.terminate()
+
+    async def _try(self, lock: int) -> bool:
+        got: bool = await self._connection.fetchval(query("relay.try_lock"), LOCK_SPACE, lock)
+        return got
