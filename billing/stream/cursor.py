@@ -28,13 +28,14 @@ class Cursor(Generic[Op]):
         self._away = Backoff()
 
     async def verify(self, topic: str, *, seek: bool) -> Step:
-        """Compare the position's fingerprint with the log; GO_ON or HALTED. With `seek`, go on from there.
+        """Compare the position's fingerprint with the log; GO_ON or HALTED. With `seek`, go on from there; without,
+        this is the regular look at a position that we have been reading from.
 
         Kafka being away is waited for, not judged. A mismatch is looked at twice, because it stops a partition.
         """
         suspected = False
         while True:
-            verdict = await self._check(topic)
+            verdict = await self._check(topic, held=not seek)
             if not isinstance(verdict, Mismatch):
                 break
             if suspected:
@@ -95,12 +96,12 @@ class Cursor(Generic[Op]):
         self.seek(topic)
         return False
 
-    async def _check(self, topic: str) -> Verdict:
+    async def _check(self, topic: str, *, held: bool) -> Verdict:
         position = self._state.positions[topic]
         while True:
             try:
                 with self._state.waiting():
-                    verdict = await check_position(self._plan.reader, topic, self._state.partition, position)
+                    verdict = await check_position(self._plan.reader, topic, self._state.partition, position, held=held)
             except LogAway as error:
                 await self._wait_for_log(error)
                 continue

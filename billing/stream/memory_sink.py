@@ -123,7 +123,7 @@ class MemorySink:
         self.calls.append(Call("apply", batch.partition, batch.owner, type(answer).__name__, batch.caught_up))
         return answer
 
-    def _apply(self, batch: Batch[Effect]) -> ApplyAnswer:  # noqa: PLR0911 - one return for each answer
+    def _apply(self, batch: Batch[Effect]) -> ApplyAnswer:
         if self.answers:
             return self.answers.pop(0)
         part = self._partitions[batch.partition]

@@ -31,17 +31,20 @@ class Mismatch:
 Verdict: TypeAlias = Matches | AtEndOfRetention | Mismatch
 
 
-async def check_position(reader: Reader, topic: str, partition: int, position: Position) -> Verdict:
-    """Compare a sink's position with the log. Raises LogAway; that is not a mismatch."""
+async def check_position(
+    reader: Reader, topic: str, partition: int, position: Position, *, held: bool = False
+) -> Verdict:
+    """Compare a sink's position with the log. `held`: an earlier check of this claim passed and we have been reading
+    from there since. Raises LogAway; that is not a mismatch."""
     bounds = await reader.bounds(topic, partition)
     last = position.last_offset
     if last is None or last < bounds.start or position.offset > bounds.end:
-        return judge(position, bounds, None)
-    return judge(position, bounds, await reader.record_at(topic, partition, last))
+        return judge(position, bounds, None, held=held)
+    return judge(position, bounds, await reader.record_at(topic, partition, last), held=held)
 
 
 def judge(  # noqa: PLR0911 - one return for each rule
-    position: Position, bounds: Bounds, last_record: Record | None
+    position: Position, bounds: Bounds, last_record: Record | None, *, held: bool = False
 ) -> Verdict:
     """The rules, pure, in their order. `last_record` is the record at `position.last_offset`, if there is one."""
     last = position.last_offset
@@ -52,7 +55,8 @@ def judge(  # noqa: PLR0911 - one return for each rule
             return Mismatch(f"position {position.offset} is below the log's start {bounds.start}")
         return Matches(None)
     if last < bounds.start:
-        if position.offset == bounds.end:
+        # held at the end, and a record came between our last fetch and this check: it is read next, nothing is missing
+        if position.offset == bounds.end or (held and position.offset == bounds.start):
             return AtEndOfRetention()
         if position.offset < bounds.start:
             return Mismatch(f"position {position.offset} is below the log's start {bounds.start}")

@@ -1,0 +1,138 @@
+"""CatchUp of the lane's own topic and of another, the horizon, and the order of a lane's topics."""
+
+from __future__ import annotations
+
+import asyncio
+
+from stream_bench import Bench, running, until
+
+from billing.stream.memory_sink import Everything
+from billing.stream.runner import Crashed
+
+
+async def test_the_first_topic_is_drained_before_the_second_is_read() -> None:
+    bench = Bench(topics=("entries", "usage"))
+    bench.append(1200, topic="entries")
+    bench.append(1200, topic="usage")
+    async with running(bench.runner()):
+        await bench.settled(topic="usage")
+    assert [effect.topic for effect in bench.sink.effects(0)] == ["entries"] * 1200 + ["usage"] * 1200
+
+
+async def test_catch_up_of_the_lanes_own_topic_drains_it_and_sends_the_same_batch_caught_up() -> None:
+    """The entry is appended after the usage was fetched: only the drain can bring it first."""
+    bench = Bench(topics=("entries", "usage"))
+    bench.append(3, topic="usage")
+
+    def entries_for_usage(batch) -> str | None:  # type: ignore[no-untyped-def]  # Batch[Effect]
+        if batch.topic == "usage" and not bench.applied(topic="entries") and not batch.caught_up:
+            bench.log.append("entries", 0, b"0")
+            bench.log.hole("entries", 0, 2)  # and the end is beyond the last record
+            return "entries"
+        return None
+
+    bench.sink.catch_up_for = entries_for_usage
+    async with running(bench.runner()):
+        await bench.settled(topic="usage")
+        await bench.settled(topic="entries")
+    assert [effect.topic for effect in bench.sink.effects(0)] == ["entries"] + ["usage"] * 3
+    applied = [call for call in bench.sink.calls if call.answer == "Applied"]
+    assert [call.caught_up for call in applied] == [False, True]  # the entry with the hole behind it, the usage
+    assert bench.sink.count("apply", "CatchUp") == 1
+
+
+async def test_catch_up_of_another_topic_interprets_the_same_records_again() -> None:
+    class Catalogue(Everything):
+        known = False
+
+        def interpret(self, records):  # type: ignore[no-untyped-def]  # as the base
+            made = super().interpret(records)
+            ops = [op._replace(value=b"charge" if self.known else b"stray") for op in made.ops]
+            return type(made)(ops, made.taken)
+
+    bench = Bench()
+    catalogue = Catalogue()
+    bench.interpreters["usage"] = catalogue
+    bench.append(3)
+    asked: list[str] = []
+
+    async def catch_up(topic: str) -> None:
+        asked.append(topic)
+        if len(asked) == 1:
+            await asyncio.sleep(3600)  # the first try meets its deadline
+        catalogue.known = True
+
+    bench.sink.catch_up_for = lambda batch: "tariffs" if any(op.value == b"stray" for op in batch.ops) else None
+    async with running(bench.runner(catch_up=catch_up)):
+        await until(lambda: len(bench.applied()) == 3)
+    assert asked == ["tariffs", "tariffs"]
+    assert {effect.value for effect in bench.applied()} == {b"charge"}
+
+
+async def test_a_caught_up_stray_is_applied_as_it_is() -> None:
+    bench = Bench()
+    bench.append(700)
+
+    async def catch_up(topic: str) -> None:
+        return
+
+    bench.interpreters["usage"].takes = 100
+    bench.sink.catch_up_for = lambda batch: "tariffs"
+    async with running(bench.runner(catch_up=catch_up)):
+        await bench.settled()
+    # 500 and 200 fetched: what one fetch brought is caught up together
+    assert bench.sink.count("apply", "CatchUp") == 2
+
+
+async def test_a_sink_that_asks_for_a_topic_nobody_follows_is_a_bug() -> None:
+    bench = Bench()
+    bench.append(1)
+    bench.sink.catch_up_for = lambda batch: "tariffs"
+    assert isinstance(await bench.runner().run(), Crashed)
+
+
+async def test_behind_while_draining_the_other_topic_keeps_what_is_in_hand() -> None:
+    bench = Bench(topics=("entries", "usage"))
+    bench.append(3, topic="usage")
+    asked = []
+
+    def entries_once(batch) -> str | None:  # type: ignore[no-untyped-def]  # Batch[Effect]
+        if batch.topic == "usage" and not asked:
+            asked.append(batch)
+            bench.append(20, topic="entries")
+            bench.sink.lost_replies = 1
+            return "entries"
+        return None
+
+    bench.sink.catch_up_for = entries_once
+    async with running(bench.runner()):
+        await bench.settled(topic="usage")
+        await bench.settled(topic="entries")
+    assert bench.sink.count("apply", "Behind") == 1
+
+
+async def test_s47_a_session_beyond_the_horizon_holds_the_partition_and_the_records_before_it_are_applied() -> None:
+    bench = Bench(partitions=2)
+    bench.append(2)
+    bench.log.append("usage", 0, b"at:5000")
+    bench.append(2)
+    bench.append(3, partition=1)
+    catalogue = bench.interpreters["usage"]
+    catalogue.horizon_ms = 4000
+    reached = asyncio.Event()
+    waits: list[int] = []
+
+    async def await_horizon(needed_ms: int) -> None:
+        waits.append(needed_ms)
+        await reached.wait()
+
+    runner = bench.runner(await_horizon=await_horizon)
+    async with running(runner):
+        await until(lambda: len(waits) >= 3)  # deadline after deadline, it goes on waiting
+        await bench.settled(1)
+        assert [effect.offset for effect in bench.applied(0)] == [0, 1]
+        assert runner.snapshot()["lanes"][0]["state"] == "horizon"
+        catalogue.horizon_ms = 6000
+        reached.set()
+        await bench.settled(0)
+    assert set(waits) == {5000}
