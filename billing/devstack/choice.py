@@ -115,6 +115,7 @@ def container_engine() -> str:
 def _listens(where: str) -> bool:
     """Whether something on this machine listens at the engine's address; an engine elsewhere is of no use to us."""
     parts = urlsplit(where)
+    address: str | tuple[str, int]
     if parts.scheme == "unix":
         family, address = socket.AF_UNIX, parts.path
     elif parts.hostname in ("localhost", "127.0.0.1"):

@@ -33,6 +33,11 @@ def is_running(process: ProcessId) -> bool:
     return identify(process.pid) == process
 
 
+def ask_to_end(process: ProcessId, how: signal.Signals = signal.SIGTERM) -> None:
+    """Send a signal, if it still runs, without waiting."""
+    _send(process, how)
+
+
 def terminate(process: ProcessId, how: signal.Signals | None, grace_s: float) -> bool:
     """Send `how` (None: it has been sent), wait at most `grace_s`, then SIGKILL. True when that was not needed."""
     if how is not None:

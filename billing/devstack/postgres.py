@@ -78,9 +78,19 @@ class PostgresServer(Server):
     def data(self) -> Path:
         return self.home / "data"
 
+    @property
+    def has_data(self) -> bool:
+        return self.data.exists()
+
+    @property
+    def _created(self) -> Path:
+        """Marks that the database has been created in the cluster."""
+        return self.directory / "created"
+
     def _prepare(self) -> Iterator[None]:
-        if self.data.exists():
+        if self.has_data:
             return
+        self._created.unlink(missing_ok=True)
         fresh = self.home / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)  # of an interrupted initdb
         fresh.mkdir(mode=0o700)
@@ -143,8 +153,7 @@ class PostgresServer(Server):
 
     def _has_database(self) -> bool:
         """Create the database on the first start."""
-        marker = self.directory / "created"
-        if marker.exists():
+        if self._created.exists():
             return True
         environ = {**QUIET_ENVIRON, "PGPASSWORD": self._password(), "PGCONNECT_TIMEOUT": "10"}
         where = ("-h", LOOPBACK, "-p", str(self.port), "-U", USER)
@@ -158,7 +167,7 @@ class PostgresServer(Server):
         )
         if created.returncode != 0 and "already exists" not in created.stderr:
             return False
-        marker.touch()
+        self._created.touch()
         return True
 
     def _new_password(self) -> Path:

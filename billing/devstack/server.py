@@ -97,6 +97,11 @@ class Server(ABC):
         return self.ports[0]
 
     @property
+    def has_data(self) -> bool:
+        """Whether an earlier start has left data."""
+        return (self.directory / "data").exists()
+
+    @property
     def is_running(self) -> bool:
         return self.id is not None and is_running(self.id)
 

@@ -68,9 +68,8 @@ class LocalStack:
         stop_recorded(record.load(self._record_path))
         try:
             for _ in together(server.starting() for server in self.servers.values()):
-                self._write_record()
+                self._write_record()  # at once, so that it can be cleared away should we be killed
                 yield
-            self._write_record()
         except BaseException:
             self.close()
             raise
@@ -139,7 +138,7 @@ def together(starts: Iterable[Iterator[None]]) -> Iterator[None]:
                     next(start)
                 except StopIteration:
                     waiting.remove(start)
-            yield
+            yield  # also after the last has started
     finally:
         for start in waiting:
             if isinstance(start, Generator):
