@@ -1,0 +1,97 @@
+"""May the balance store be rebuilt now? Looked at before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from billing.balance.admin import load_functions
+from billing.balance.calls import Functions
+from billing.balance.client import UnsupportedServer, check_server
+from billing.balance.errors import CALL_ERRORS
+from billing.ledger.incarnations import Identity
+from billing.reconcile.ledger_side import LedgerPosition, LedgerSide
+from billing.settings import Settings
+from billing.stream.kafka_reader import LogReader
+from billing.stream.sink import ReadOnly, Unavailable, Uninitialised
+from billing.stream.verify import Mismatch, check_position
+
+
+class Refusal(Exception):
+    """Why a rebuild does not take place, or ended early: one line for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a rebuild stands on. `newest` is the newest incarnation that the store has seen, 0 for none."""
+
+    identity: Identity
+    newest: int
+
+
+async def check_ground(ledger: LedgerSide, reader: LogReader, functions: Functions, settings: Settings) -> Ground:
+    """Raises Refusal with the first thing that is in the way."""
+    identity = await ledger.identity()
+    if identity is None:
+        raise Refusal("the ledger is not migrated: run `billing migrate`")
+    if identity.partitions != settings.partitions:
+        raise Refusal(f"the ledger was made for {identity.partitions} partitions, not {settings.partitions}")
+    positions = await ledger.positions()
+    _check_halts(positions)
+    await _check_logs(reader, settings, positions)
+    await _check_store(functions)
+    return Ground(identity, await _newest_incarnation(functions, settings.partitions))
+
+
+def _check_halts(positions: Mapping[int, LedgerPosition]) -> None:
+    for partition, found in positions.items():
+        if found.halted is not None:
+            raise Refusal(f"partition {partition} of the ledger is halted: {found.halted}")
+
+
+async def _check_logs(reader: LogReader, settings: Settings, positions: Mapping[int, LedgerPosition]) -> None:
+    """A view rebuilt for another log than the one that the ledger was settled from would halt at once."""
+    topics = settings.topics
+    for topic, wanted in (
+        (topics.usage, settings.partitions),
+        (topics.entries, settings.partitions),
+        (topics.tariffs, 1),
+    ):
+        count = await reader.partition_count(topic)
+        if count != wanted:
+            raise Refusal(f"topic {topic} has {count or 'no'} partitions, {wanted} expected")
+    for partition, found in positions.items():
+        verdict = await check_position(reader, topics.usage, partition, found.position)
+        if isinstance(verdict, Mismatch):
+            raise Refusal(f"the ledger's position does not fit {topics.usage}-{partition}: {verdict.reason}")
+
+
+async def _check_store(functions: Functions) -> None:
+    """The right kind of server, which has our functions; they are loaded where it has none (it was wiped)."""
+    try:
+        await check_server(functions.client)
+        there = await functions.client.function_list(library=functions.library)
+    except UnsupportedServer as error:
+        raise Refusal(str(error)) from error
+    except CALL_ERRORS as error:
+        raise Refusal(f"the balance store does not answer: {type(error).__name__}") from error
+    if not there:
+        trouble = await load_functions(functions)
+        if trouble is not None:
+            raise Refusal(f"the functions cannot be loaded into the balance store: {trouble.reason}")
+
+
+async def _newest_incarnation(functions: Functions, partitions: int) -> int:
+    """A store that was restored from elsewhere may have numbers that this ledger has not minted yet."""
+    newest = 0
+    for partition in range(partitions):
+        values = await functions.run(
+            functions.client.hmget(functions.keys.meta(partition), ["incarnation", "building"])
+        )
+        if isinstance(values, ReadOnly | Unavailable | Uninitialised):
+            raise Refusal(f"the balance store does not answer: {values.reason}")
+        for value in cast("list[bytes | None]", values):
+            if value and value.isdigit():
+                newest = max(newest, int(value))
+    return newest

@@ -1,0 +1,179 @@
+"""`billing rebuild`: the balance store from the ledger and the log, while usage keeps flowing (design, section 8).
+
+The order matters. Every partition is fenced first (balances are Unknown(rebuilding), consumers wait). Then the end of
+`ledger.entries` is captured, and only then the ledger's snapshot taken: an entry below the captured end was published
+after its commit, so the snapshot has it; one at or above it is replayed, and its `ledger_seq` decides whether it is
+news. Usage goes on at the ledger's own position of that snapshot. The new incarnation comes into force last.
+
+It may be interrupted anywhere and run again: balances stay Unknown until a run is complete.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from billing.balance.admin import Positions
+from billing.balance.calls import Functions
+from billing.balance.client import open_client
+from billing.balance.keys import KeySpace
+from billing.balance.records import HoldRecord
+from billing.reconcile.filling import Filling, chunks
+from billing.reconcile.holds import Session
+from billing.reconcile.ledger_side import LedgerPosition, LedgerSide, open_ledger_side
+from billing.reconcile.preflight import Refusal, check_ground
+from billing.reconcile.progress import Progress, silent
+from billing.reconcile.replay import end_position, holds_at, read_catalogue, replay_start
+from billing.settings import Settings
+from billing.stream.kafka_reader import LogReader
+from billing.stream.record import Position
+from billing.usage.classify import Classifier
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """The store is ready. How many accounts, open holds and remembered sessions were written."""
+
+    incarnation: int
+    timeline: str
+    accounts: int
+    holds: int
+    settled: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildRefused:
+    """Why it did not take place, or ended early (then every balance stays Unknown until a run is complete)."""
+
+    reason: str
+
+
+async def rebuild(
+    settings: Settings, *, reason: str = "rebuild", progress: Progress = silent
+) -> Rebuilt | RebuildRefused:
+    """Fill the balance store anew; `reason` is kept with the incarnation. Raises what asyncpg raises, LogAway,
+    OutOfRange or CatalogueNotReady when PostgreSQL or Kafka are in trouble: run it again then."""
+    client = open_client(settings.redis_url)
+    functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
+    try:
+        async with (
+            open_ledger_side(settings.postgres_dsn) as ledger,
+            LogReader(settings.kafka_bootstrap, client_id="billing-rebuild") as reader,
+        ):
+            if not await ledger.lock():
+                return RebuildRefused("another rebuild is running")
+            ground = await check_ground(ledger, reader, functions, settings)
+            incarnation = await ledger.mint(above=ground.newest, reason=reason)
+            filling = Filling(functions, incarnation)
+            work = _Work(settings, ledger, reader, filling, functions.keys.generation_ms, progress)
+            return await work.run(incarnation, ground.identity.timeline)
+    except Refusal as refusal:
+        return RebuildRefused(str(refusal))
+    finally:
+        await client.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    settings: Settings
+    ledger: LedgerSide
+    reader: LogReader
+    filling: Filling
+    generation_ms: int
+    progress: Progress
+
+    async def run(self, incarnation: int, timeline: str) -> Rebuilt:
+        started = time.monotonic()
+        await self._fence()
+        entries = await self._entries_ends()
+        at, accounts = await self._snapshot()
+        settled = await self._settled(at)
+        holds = await self._holds(at)
+        await self._finish(timeline, at, entries)
+        return Rebuilt(incarnation, timeline, accounts, holds, settled, time.monotonic() - started)
+
+    @property
+    def _partitions(self) -> range:
+        return range(self.settings.partitions)
+
+    async def _fence(self) -> None:
+        self.progress("fence", 0, len(self._partitions))
+        for partition in self._partitions:
+            await self.filling.begin(partition)
+            self.progress("fence", partition + 1, len(self._partitions))
+
+    async def _entries_ends(self) -> dict[int, Position]:
+        topic = self.settings.topics.entries
+        return {partition: await end_position(self.reader, topic, partition) for partition in self._partitions}
+
+    async def _snapshot(self) -> tuple[Mapping[int, LedgerPosition], int]:
+        """Accounts and positions of one moment. Returns the positions and how many accounts were written."""
+        written = 0
+        async with self.ledger.one_moment():
+            at = await self.ledger.positions()
+            total = sum([await self.ledger.account_count(partition) for partition in self._partitions])
+            self.progress("accounts", 0, total)
+            for partition in self._partitions:
+                async for page in self.ledger.account_pages(partition):
+                    await self.filling.accounts(partition, page)
+                    written += len(page)
+                    self.progress("accounts", written, total)
+        return at, written
+
+    async def _settled(self, at: Mapping[int, LedgerPosition]) -> int:
+        """Sessions that a duplicate may still come of, by the dedupe generation of their records' log time."""
+        written = 0
+        self.progress("settled", 0, len(self._partitions))
+        for partition in self._partitions:
+            generation = at[partition].log_time_ms // self.generation_ms
+            since_ms = max(0, (generation - 2) * self.generation_ms)
+            async for page in self.ledger.settled_pages(partition, at[partition].position.offset, since_ms):
+                for number, group in groupby(page, lambda item: item[1] // self.generation_ms):
+                    await self.filling.settled(partition, [item[0] for item in group], number * self.generation_ms)
+                written += len(page)
+            self.progress("settled", partition + 1, len(self._partitions))
+        return written
+
+    async def _holds(self, at: Mapping[int, LedgerPosition]) -> int:
+        """Replay the log of the longest lease; what is open there and not settled in the ledger is written."""
+        topic, written, done = self.settings.topics.usage, 0, 0
+        catalogue = await read_catalogue(self.reader, self.settings.topics.tariffs)
+        starts = [await replay_start(self.reader, topic, p, at[p].log_time_ms) for p in self._partitions]
+        lengths = [max(0, at[p].position.offset - starts[p]) for p in self._partitions]
+        total = sum(lengths)
+        self.progress("holds", 0, total)
+        for partition in self._partitions:
+            start, end = starts[partition], at[partition].position.offset
+
+            def advanced(offset: int, before: int = done - start) -> None:
+                self.progress("holds", before + offset, total)
+
+            found = await holds_at(
+                self.reader.read(topic, partition, start, end),
+                Classifier(catalogue, self.settings.partitions),
+                at[partition].log_time_ms,
+                advanced,
+            )
+            holds = await self._not_settled(end, found)
+            await self.filling.holds(partition, holds)
+            written += len(holds)
+            done += lengths[partition]
+            self.progress("holds", done, total)
+        return written
+
+    async def _not_settled(self, below_offset: int, found: Mapping[Session, HoldRecord]) -> dict[Session, HoldRecord]:
+        kept = dict(found)
+        for sessions in chunks(list(found)):
+            for session in await self.ledger.settled_of(below_offset, sessions):
+                del kept[session]
+        return kept
+
+    async def _finish(self, timeline: str, at: Mapping[int, LedgerPosition], entries: Mapping[int, Position]) -> None:
+        self.progress("finish", 0, len(self._partitions))
+        for partition in self._partitions:
+            where = Positions(at[partition].position, entries[partition], at[partition].log_time_ms)
+            await self.filling.finish(partition, timeline, where)
+            self.progress("finish", partition + 1, len(self._partitions))
