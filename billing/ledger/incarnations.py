@@ -1,50 +1,40 @@
-"""The ledger's identity (timeline), and the incarnations of the balance store that it has minted."""
+"""Incarnations of the balance store: numbers minted here, one for each time that it is filled from the ledger."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from billing.ledger.database import Pool, fetchrow, transaction
+from billing.ledger.database import Connection
 from billing.ledger.locks import LOCK_SPACE, Lock
 from billing.ledger.queries import query
 
 
 @dataclass(frozen=True, slots=True)
-class Incarnation:
-    """A build of the balance store, and the timeline of the ledger that it was made from."""
+class Identity:
+    """What the balance store must agree with. `incarnation` is None before the first was minted."""
 
-    number: int
     timeline: str
+    partitions: int
+    incarnation: int | None
 
 
-async def timeline(pool: Pool) -> str:
-    """The ledger's timeline. Raises LookupError when it is not migrated."""
-    row = await fetchrow(pool, query("snapshots.identity"))
-    if row is None:
-        raise LookupError("the ledger has no timeline: run `billing migrate`")
-    found: str = row["timeline"]
-    return found
+async def read_identity(connection: Connection) -> Identity | None:
+    """The ledger's identity; None where `billing migrate` has not finished. Raises what asyncpg raises when tables
+    are missing or the ledger is away."""
+    row = await connection.fetchrow(query("reconcile.identity"))
+    return None if row is None else Identity(row["timeline"], row["partitions"], row["incarnation"])
 
 
-async def current_incarnation(pool: Pool) -> Incarnation | None:
-    """The newest, which the balance store must have; None when none was minted."""
-    row = await fetchrow(pool, query("snapshots.current"))
-    return None if row is None else Incarnation(row["number"], row["timeline"])
+async def mint_incarnation(connection: Connection, *, above: int, reason: str) -> int:
+    """A number that no balance store of this ledger has had, greater than `above` (the newest that the store has
+    seen: it may come from elsewhere)."""
+    number: int = await connection.fetchval(query("reconcile.mint_incarnation"), above, reason)
+    return number
 
 
-async def mint_incarnation(pool: Pool, reason: str) -> Incarnation:
-    """A new number, above every earlier one; from now on no other is trusted."""
-    row = await fetchrow(pool, query("snapshots.mint"), reason)
-    if row is None:
-        raise LookupError("the ledger has no timeline: run `billing migrate`")
-    return Incarnation(row["number"], row["timeline"])
-
-
-async def first_incarnation(pool: Pool, reason: str = "first migration") -> Incarnation | None:
-    """What `billing migrate` may use: the current incarnation; minted now only for a ledger without entries. None: the
-    ledger has entries but no incarnation, so the balance store needs a rebuild."""
-    async with transaction(pool) as connection:
-        await connection.execute(query("relay.lock_versions"), LOCK_SPACE, Lock.MIGRATE)
-        row = await connection.fetchrow(query("snapshots.current"))
-        row = row or await connection.fetchrow(query("snapshots.mint_first"), reason)
-    return None if row is None else Incarnation(row["number"], row["timeline"])
+async def first_incarnation(connection: Connection) -> Identity | None:
+    """What `billing migrate` may go by: the ledger's identity, its first incarnation minted now where the ledger has
+    neither an incarnation nor an entry. None: not migrated. Inside the caller's transaction."""
+    await connection.execute(query("relay.lock_versions"), LOCK_SPACE, Lock.MIGRATE)
+    await connection.execute(query("snapshots.mint_first"), "a new deployment")
+    return await read_identity(connection)

@@ -110,7 +110,7 @@ class Publisher:
                 await self._room.acquire()
                 try:
                     sent: asyncio.Future[Delivered] = await producer.send(
-                        record.topic, record.value, record.key, record.partition, headers=record.headers
+                        record.topic, record.value, record.key, record.partition, headers=list(record.headers)
                     )
                 except BaseException:
                     self._room.release()

@@ -38,17 +38,9 @@ select a.id, a.currency, a.credit_limit_micros, a.recharge_below_micros, a.statu
 -- Every session of partition $1 settled at or after log time $2 (ms).
 select account_id, kind, session_id, log_time_ms from usage where partition = $1 and log_time_ms >= $2;
 
--- name: mint
--- The number of a new incarnation of the balance store. $1 reason.
-insert into incarnations (timeline, reason) select timeline, $1 from ledger_meta returning number, timeline;
-
 -- name: mint_first
 -- As mint, only for a ledger that has neither an incarnation nor an entry. $1 reason.
 insert into incarnations (timeline, reason)
 select timeline, $1 from ledger_meta
  where not exists (select from incarnations) and not exists (select from journal)
 returning number, timeline;
-
--- name: current
--- The newest incarnation; no row when none was minted.
-select number, timeline from incarnations order by number desc limit 1;

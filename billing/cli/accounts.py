@@ -1,0 +1,233 @@
+"""`billing account …`: everything here changes or reads the ledger; Redis follows through the outbox."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, TypeVar
+
+import click
+
+from billing.balance.calls import Functions
+from billing.balance.reader import BalanceReader
+from billing.cli.account_csv import read_accounts
+from billing.cli.answers import account_fields, explain_refusal
+from billing.cli.common import AMOUNT, MOMENT, author, json_option, ledger, print_fields, print_rows, refuse, run, store
+from billing.cli.waiting import ShownIn, wait_until_shown
+from billing.ledger import accounts as books
+from billing.ledger.booking import Booked, credit
+from billing.ledger.opening import import_accounts, open_account
+from billing.ledger.terms import (
+    KEEP,
+    AlreadyOpen,
+    Changed,
+    Changes,
+    Imported,
+    Keep,
+    NewAccount,
+    NoSuchAccount,
+    Opened,
+    Unchanged,
+)
+from billing.money import format_micros
+from billing.settings import Settings
+from billing.usage.partitioner import home_partition
+
+T = TypeVar("T")
+
+no_wait_option = click.option("--no-wait", is_flag=True, help="Do not wait until Redis shows it.")
+WAIT_SECONDS = 30.0
+
+
+@click.group()
+def account() -> None:
+    """Open, import, show, change and credit accounts."""
+
+
+@account.command("open")
+@click.argument("account_id", metavar="ID")
+@click.option("--currency", required=True, help="ISO 4217, for example USD.")
+@click.option("--plan", required=True, help="A plan that has a tariff.")
+@click.option("--credit", "credit_micros", type=AMOUNT, default="0", show_default=True, help="Opening credit.")
+@click.option("--credit-limit", "credit_limit_micros", type=AMOUNT, default="0", show_default=True)
+@click.option("--recharge-below", "recharge_below_micros", type=AMOUNT, help="Recharge when the level is below this.")
+@click.option("--recharge-by", "recharge_by_micros", type=AMOUNT, help="Charge this much.")
+@click.option("--customer", help="The gateway's customer (cus_…).")
+@click.option("--payment-method", help="The gateway's payment method (pm_…).")
+@click.option("--daily-cap", "daily_cap_micros", type=AMOUNT, help="Money a day at most.")
+@no_wait_option
+@json_option
+def open_(account_id: str, no_wait: bool, as_json: bool, **terms: Any) -> None:
+    """Open an account; an identical repeat succeeds, a differing one fails."""
+    new = NewAccount(account_id, **terms)
+    answer = run(_open(Settings.from_env(), new, wait=not no_wait))
+    fields = {
+        "account": answer.account,
+        "opened": isinstance(answer, Opened),
+        "home_partition": answer.home_partition,
+        "usage_position": answer.usage_position,
+        "ledger_seq": answer.ledger_seq,
+    }
+    print_fields(fields, as_json=as_json)
+
+
+async def _open(settings: Settings, new: NewAccount, *, wait: bool) -> Opened | AlreadyOpen:
+    async with ledger(settings) as pool:
+        answer = await open_account(pool, new, author=author())
+    if not isinstance(answer, Opened | AlreadyOpen):
+        refuse(explain_refusal(answer))
+    if wait:
+        await _shown(settings, {answer.account: answer.ledger_seq})
+    return answer
+
+
+async def _shown(settings: Settings, wanted: dict[str, int]) -> None:
+    async with store(settings) as functions:
+        outcome = await wait_until_shown(_reader(settings, functions), wanted, timeout_s=WAIT_SECONDS)
+    if not isinstance(outcome, ShownIn):
+        refuse(f"booked, but Redis does not show it after {WAIT_SECONDS:.0f} s: {outcome.why}")
+
+
+def _reader(settings: Settings, functions: Functions) -> BalanceReader:
+    return BalanceReader(functions, settings.topics, partial(home_partition, partitions=settings.partitions))
+
+
+@account.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@no_wait_option
+@json_option
+def import_(file: str, no_wait: bool, as_json: bool) -> None:
+    """Open the accounts of a CSV file, all or none; missing columns take their defaults.
+
+    Columns: id,currency,plan,credit,credit_limit,recharge_below,recharge_by,customer,payment_method,daily_cap
+    """
+    found = read_accounts(file)
+    if isinstance(found, str):
+        refuse(f"{file}: {found}")
+    imported = run(_import(Settings.from_env(), file, found, wait=not no_wait))
+    fields = {"opened": imported.opened, "already_open": imported.already_open}
+    print_fields(fields, as_json=as_json)
+
+
+async def _import(settings: Settings, file: str, found: list[NewAccount], *, wait: bool) -> Imported:
+    async with ledger(settings) as pool:
+        answer = await import_accounts(pool, found, author=author(), reason=f"import of {click.format_filename(file)}")
+    if not isinstance(answer, Imported):
+        refuse(f"{file}: line {answer.row + 1}: {explain_refusal(answer.refusal)}")  # line 1 is the header
+    if wait and answer.opened:
+        await _shown(settings, {new.id: 1 for new in found})
+    return answer
+
+
+@account.command("show")
+@click.argument("account_id", metavar="ID")
+@json_option
+def show(account_id: str, as_json: bool) -> None:
+    """An account as the ledger has it."""
+
+    async def work() -> books.Account | NoSuchAccount:
+        async with ledger(Settings.from_env()) as pool:
+            return await books.show(pool, account_id)
+
+    found = run(work())
+    if isinstance(found, NoSuchAccount):
+        refuse(explain_refusal(found))
+    print_fields(account_fields(found), as_json=as_json)
+
+
+@account.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """All accounts, in order of their ids."""
+
+    async def work() -> list[dict[str, Any]]:
+        async with ledger(Settings.from_env()) as pool:
+            return [account_fields(found, brief=not as_json) async for found in books.list_accounts(pool)]
+
+    print_rows(run(work()), as_json=as_json, empty="no accounts")
+
+
+@account.command("set")
+@click.argument("account_id", metavar="ID")
+@click.option("--plan", help="Takes effect after the lead (600 s), or at --effective.")
+@click.option("--effective", "effective_ms", type=MOMENT, help="When the plan begins to price.")
+@click.option("--credit-limit", "credit_limit_micros", type=AMOUNT)
+@click.option("--recharge-below", "recharge_below_micros", type=AMOUNT)
+@click.option("--recharge-by", "recharge_by_micros", type=AMOUNT)
+@click.option("--customer")
+@click.option("--payment-method")
+@click.option("--daily-cap", "daily_cap_micros", type=AMOUNT)
+@click.option("--status", type=click.Choice(["open", "suspended"]))
+@click.option("--reason", default="")
+@no_wait_option
+@json_option
+def set_(account_id: str, reason: str, no_wait: bool, as_json: bool, effective_ms: int | None, **given: Any) -> None:
+    """Change an account's terms; what is not named stays."""
+    changes = Changes(effective_ms=effective_ms, **{name: _or_keep(value) for name, value in given.items()})
+    _change(account_id, changes, reason, wait=not no_wait, as_json=as_json)
+
+
+def _or_keep(value: T | None) -> T | Keep:
+    return KEEP if value is None else value
+
+
+@account.command("close")
+@click.argument("account_id", metavar="ID")
+@click.option("--reason", default="")
+@no_wait_option
+@json_option
+def close(account_id: str, reason: str, no_wait: bool, as_json: bool) -> None:
+    """Close an account. Usage that happens is still charged."""
+    _change(account_id, Changes(status="closed"), reason, wait=not no_wait, as_json=as_json)
+
+
+def _change(account_id: str, changes: Changes, reason: str, *, wait: bool, as_json: bool) -> None:
+    async def work(settings: Settings) -> Changed | Unchanged:
+        async with ledger(settings) as pool:
+            answer = await books.set_account(pool, account_id, changes, author=author(), reason=reason)
+        if not isinstance(answer, Changed | Unchanged):
+            refuse(explain_refusal(answer))
+        if wait:
+            await _shown(settings, {account_id: answer.ledger_seq})
+        return answer
+
+    answer = run(work(Settings.from_env()))
+    effective_ms = answer.plan_effective_ms if isinstance(answer, Changed) else None
+    fields = {
+        "account": account_id,
+        "changed": isinstance(answer, Changed),
+        "ledger_seq": answer.ledger_seq,
+        "plan_effective_ms": effective_ms,
+    }
+    print_fields(fields, as_json=as_json)
+
+
+@account.command("credit", context_settings={"ignore_unknown_options": True})  # a negative amount is not an option
+@click.argument("account_id", metavar="ID")
+@click.argument("amount_micros", metavar="AMOUNT", type=AMOUNT)
+@click.option("--reason", required=True)
+@click.option("--key", help="The same key books once.")
+@no_wait_option
+@json_option
+def credit_(account_id: str, amount_micros: int, reason: str, key: str | None, no_wait: bool, as_json: bool) -> None:
+    """Credit an account by hand."""
+
+    async def work(settings: Settings) -> Booked:
+        async with ledger(settings) as pool:
+            answer = await credit(pool, account_id, amount_micros, reason, author=author(), key=key)
+        if not isinstance(answer, Booked):
+            refuse(explain_refusal(answer))
+        if not no_wait:
+            await _shown(settings, {account_id: answer.ledger_seq})
+        return answer
+
+    booked = run(work(Settings.from_env()))
+    balance = booked.balance_micros if as_json else format_micros(booked.balance_micros, booked.currency)
+    fields = {
+        "account": account_id,
+        "entry": booked.entry_id,
+        "repeated": booked.repeated,
+        "ledger_seq": booked.ledger_seq,
+        "balance_micros" if as_json else "balance": balance,
+        "currency": booked.currency,
+    }
+    print_fields(fields, as_json=as_json)

@@ -1,0 +1,3 @@
+-- name: has_entries
+-- Has anything ever been booked?
+select exists (select from journal) as found;

@@ -1,0 +1,81 @@
+"""In-flight: usage events and ledger entries into live balances and holds in Redis/Valkey.
+
+Group `billing-inflight`, `ledger.entries` before `usage.events`. Needs Kafka and Redis; the ledger only to derive
+accounts whose balance is unknown, so PostgreSQL may be away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from redis.exceptions import RedisError
+
+from billing.balance.calls import Functions
+from billing.balance.client import UnsupportedServer, check_server, open_client
+from billing.balance.entries import EntriesInterpreter
+from billing.balance.keys import GENERATION_MS, KeySpace
+from billing.balance.store import MAX_BATCH_OPS, RedisSink
+from billing.ledger.database import open_pool
+from billing.ledger.snapshots import LedgerReader
+from billing.process import Process, Refusal, exit_code, run_process
+from billing.stream.catalogue import LiveCatalogue
+from billing.stream.kafka import kafka_group
+from billing.stream.kafka_reader import LogReader
+from billing.stream.plan import Plan
+from billing.stream.publisher import Publisher
+from billing.stream.runner import Runner
+from billing.stream.ticks import Ticker
+from billing.usage.classify import Classifier
+from billing.usage.interpreters import UsageInterpreter
+
+
+async def inflight(process: Process) -> int:
+    """Until asked to stop; exit code."""
+    settings, topics = process.settings, process.settings.topics
+    client = open_client(settings.redis_url)
+    try:
+        checked = await process.wait_for_server("redis", lambda: check_server(client), (RedisError, OSError))
+    except UnsupportedServer as error:
+        raise Refusal(str(error)) from error
+    pool = await open_pool(settings.postgres_dsn, max_size=2, application_name="billing-inflight")
+    try:
+        async with (
+            LogReader(settings.kafka_bootstrap, client_id="billing-inflight-reader") as reader,
+            Publisher(settings.kafka_bootstrap, client_id="billing-inflight-ticks", deadline_seconds=5.0) as publisher,
+        ):
+            live = LiveCatalogue(reader, topics.tariffs)
+            functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
+            plan = Plan(
+                group=settings.group("inflight"),
+                topics=(topics.entries, topics.usage),
+                partitions=settings.partitions,
+                sink=RedisSink(functions, topics, ledger=LedgerReader(pool)),
+                interpreters={
+                    topics.entries: EntriesInterpreter(),
+                    topics.usage: UsageInterpreter(Classifier(live.catalogue, settings.partitions), GENERATION_MS),
+                },
+                reader=reader,
+                max_records={topics.entries: MAX_BATCH_OPS, topics.usage: MAX_BATCH_OPS},
+                catch_up=live.catch_up,
+                await_horizon=live.await_horizon,
+                ticker=Ticker(publisher, topics.usage),
+                tick_topic=topics.usage,
+            )
+            group = kafka_group(settings.kafka_bootstrap, plan.group, plan.topics, client_id="billing-inflight")
+            async with live.following() as following:
+                if checked is None or await process.until_stopping(live.ready(following)) is None:
+                    return 0
+                return exit_code(await process.run(Runner(plan, group), following))
+    finally:
+        await client.aclose()
+        await asyncio.wait_for(pool.close(), timeout=5)
+
+
+def main() -> int:
+    """Entry point of `python -m consumers.inflight`."""
+    return run_process("inflight", inflight)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Post-flight: completed usage into settled sessions and double-entry books in PostgreSQL.
+
+Group `billing-postflight`, topic `usage.events`. Needs Kafka and PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from billing.ledger.database import open_pool
+from billing.ledger.sink import PostgresSink
+from billing.process import Process, exit_code, run_process
+from billing.stream.catalogue import LiveCatalogue
+from billing.stream.kafka import kafka_group
+from billing.stream.kafka_reader import LogReader
+from billing.stream.plan import Plan
+from billing.stream.runner import Runner
+from billing.usage.classify import Classifier
+from billing.usage.interpreters import UsageInterpreter
+
+BATCH_RECORDS = 5_000
+CONNECTIONS = 4  # batches under way at once; PostgreSQL, not we, is the limit
+
+
+async def postflight(process: Process) -> int:
+    """Until asked to stop; exit code."""
+    settings, topics = process.settings, process.settings.topics
+    pool = await open_pool(settings.postgres_dsn, max_size=CONNECTIONS, application_name="billing-postflight")
+    try:
+        async with LogReader(settings.kafka_bootstrap, client_id="billing-postflight-reader") as reader:
+            live = LiveCatalogue(reader, topics.tariffs)
+            plan = Plan(
+                group=settings.group("postflight"),
+                topics=(topics.usage,),
+                partitions=settings.partitions,
+                sink=PostgresSink(pool, settings),
+                interpreters={topics.usage: UsageInterpreter(Classifier(live.catalogue, settings.partitions))},
+                reader=reader,
+                max_records={topics.usage: BATCH_RECORDS},
+                catch_up=live.catch_up,
+                await_horizon=live.await_horizon,
+            )
+            group = kafka_group(settings.kafka_bootstrap, plan.group, plan.topics, client_id="billing-postflight")
+            async with live.following() as following:
+                if await process.until_stopping(live.ready(following)) is None:
+                    return 0
+                return exit_code(await process.run(Runner(plan, group), following))
+    finally:
+        await asyncio.wait_for(pool.close(), timeout=5)
+
+
+def main() -> int:
+    """Entry point of `python -m consumers.postflight`."""
+    return run_process("postflight", postflight)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

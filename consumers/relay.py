@@ -1,0 +1,53 @@
+"""Relay: the ledger's outbox to `ledger.entries`, the catalogue and its heartbeat to `billing.tariffs`.
+
+Needs PostgreSQL and Kafka. Several may run side by side: partitions are shared by advisory locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from billing.ledger.database import open_pool
+from billing.ledger.outbox import Message
+from billing.ledger.relay import Relay
+from billing.process import Process, run_process
+from billing.stream.publisher import Outgoing, Publisher
+
+CONNECTIONS = 4
+
+
+class _Kafka:
+    """The relay's publisher, over ours."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def publish(self, messages: list[Message]) -> None:
+        await self._publisher.publish(
+            Outgoing(message.topic, message.value, message.key, message.headers, message.partition)
+            for message in messages
+        )
+
+
+async def relay(process: Process) -> int:
+    """Until asked to stop; exit code."""
+    settings = process.settings
+    pool = await open_pool(settings.postgres_dsn, max_size=CONNECTIONS, application_name="billing-relay")
+    try:
+        async with Publisher(settings.kafka_bootstrap, client_id="billing-relay") as publisher:
+            running = Relay(pool, _Kafka(publisher), settings)
+            process.health = lambda: {"healthy": True, "partitions": sorted(running.owned)}
+            await running.run(process.stopping)
+    finally:
+        await asyncio.wait_for(pool.close(), timeout=5)
+    return 0
+
+
+def main() -> int:
+    """Entry point of `python -m consumers.relay`."""
+    return run_process("relay", relay)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
