@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -11,7 +11,7 @@ from typing import cast
 import asyncpg
 from redis.asyncio import Redis
 
-from billing.balance.keys import KeySpace, split_session_key
+from billing.balance.keys import DATA_KEYS, KeySpace, split_session_key
 from billing.balance.records import AccountRecord, HoldRecord, UnknownRecord
 from billing.lab.expected import SessionKey
 from billing.settings import Settings
@@ -65,7 +65,7 @@ class Books:
         data = await self._data_keys()
         async with self._redis.pipeline(transaction=False) as pipe:
             for keys in data.values():
-                pipe.hget(keys[0], "usage_offset")
+                pipe.hget(keys["pos"], "usage_offset")
             found = await asyncio.wait_for(pipe.execute(), READ_TIMEOUT_SECONDS)
         offsets = dict(zip(data, found, strict=True))
         return {partition: int(offsets.get(partition) or 0) for partition in range(self._partitions)}
@@ -75,26 +75,26 @@ class Books:
         rows = await self._pool.fetch("select partition, next_offset from positions where topic = $1", USAGE_TOPIC)
         return {row["partition"]: row["next_offset"] for row in rows}
 
-    async def available(self, accounts: list[str], home: dict[str, int]) -> dict[str, AccountRecord]:
-        """The given accounts as Redis has them; those unknown to it are missing."""
+    async def accounts(self, home: Mapping[str, int]) -> dict[str, AccountRecord]:
+        """The given accounts (with their home partitions) as Redis has them; those that it has not are missing."""
         data = await self._data_keys()
-        asked = [account for account in accounts if home[account] in data]
+        asked = [account for account, partition in home.items() if partition in data]
         async with self._redis.pipeline(transaction=False) as pipe:
             for account in asked:
-                pipe.hget(data[home[account]][1], account)
+                pipe.hget(data[home[account]]["acct"], account)
             found = await asyncio.wait_for(pipe.execute(), READ_TIMEOUT_SECONDS)
         return {a: AccountRecord.unpack(packed) for a, packed in zip(asked, found, strict=True) if packed}
 
     async def read_store(self) -> Store:
         """All of Redis; consistent only while nothing is being applied."""
         store = Store({}, {}, {})
-        for _pos, acct, sess, _lease, _stray, deriving, *_done in (await self._data_keys()).values():
-            unknown = await self._hash(deriving)
+        for keys in (await self._data_keys()).values():
+            unknown = await self._hash(keys["deriving"])
             store.unknown.update((a.decode(), UnknownRecord.unpack(u).reason) for a, u in unknown.items())
-            for account, packed in (await self._hash(acct)).items():
+            for account, packed in (await self._hash(keys["acct"])).items():
                 if account not in unknown:
                     store.accounts[account.decode()] = AccountRecord.unpack(packed)
-            for session, packed in (await self._hash(sess)).items():
+            for session, packed in (await self._hash(keys["sess"])).items():
                 kind, account_id, session_id = split_session_key(session.decode())
                 store.holds[SessionKey(account_id, kind, session_id)] = HoldRecord.unpack(packed)
         return store
@@ -122,13 +122,17 @@ class Books:
     async def _hash(self, key: str) -> dict[bytes, bytes]:
         return cast("dict[bytes, bytes]", await self._redis.hgetall(key))  # decode_responses is off
 
-    async def _data_keys(self) -> dict[int, list[str]]:
-        """Partition to its data keys, for the partitions that Redis has."""
+    async def _data_keys(self) -> dict[int, dict[str, str]]:
+        """Partition to its data keys by their short names, for the partitions that Redis has."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for partition in range(self._partitions):
                 pipe.hget(self._keys.meta(partition), "incarnation")
             found = await asyncio.wait_for(pipe.execute(), READ_TIMEOUT_SECONDS)
-        return {p: self._keys.data(p, number.decode()) for p, number in enumerate(found) if number is not None}
+        return {
+            partition: dict(zip(DATA_KEYS, self._keys.data(partition, number.decode()), strict=True))
+            for partition, number in enumerate(found)
+            if number is not None
+        }
 
 
 @asynccontextmanager

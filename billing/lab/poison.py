@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]  # aiokafka ships no types
+from aiokafka.partitioner import murmur2
 
 from billing.lab.wire import Message, Mode, envelope, message
 from schemas.reasons import DeadLetterReason as Reason

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # aiokafka ships no types
+from aiokafka import AIOKafkaProducer
 
 from billing.lab.traffic import Traffic
 from billing.lab.wire import Message

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -111,8 +111,13 @@ class Supervisor:
         self._expected_dead.add(name)
         await self.consumers[name].kill()
 
+    async def leave(self, name: str) -> bool:
+        """Ask one to drain and end, on purpose. True when it did."""
+        self._expected_dead.add(name)
+        return await self.consumers[name].stop()
+
     def restart(self, name: str) -> None:
-        """Start one again after `kill`."""
+        """Start one again after `kill` or `leave`."""
         self.consumers[name].start()
         self._expected_dead.discard(name)
 
@@ -127,19 +132,6 @@ class Supervisor:
         names = [name for name in self.consumers if name not in self._expected_dead]
         drained = await asyncio.gather(*(self.consumers[name].stop() for name in names))
         return dict(zip(names, drained, strict=True))
-
-
-@asynccontextmanager
-async def supervised(
-    settings: Settings, log_folder: Path, kinds: Sequence[str] = CONSUMERS, each: int = 1
-) -> AsyncIterator[Supervisor]:
-    """Consumers that run while the block does, whatever happens in it."""
-    supervisor = Supervisor(settings, log_folder, kinds, each)
-    try:
-        await supervisor.start()
-        yield supervisor
-    finally:
-        await asyncio.shield(supervisor.stop())
 
 
 async def read_health(port: int, timeout_seconds: float = 2) -> dict[str, object] | None:

@@ -1,0 +1,77 @@
+"""The whole pipeline on real servers, under traffic, verified: what `make run` runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from billing.devstack.choice import How
+from billing.devstack.folders import state_dir
+from billing.devstack.isolation import isolated
+from billing.devstack.services import Services, open_services
+from billing.lab.campaign import Campaign, Options
+from billing.lab.checks import Check
+from billing.lab.prepare import NotPrepared
+from billing.lab.publisher import Undelivered
+from billing.lab.report import Report
+from billing.lab.supervise import ConsumerFailed
+from billing.lab.table import Screen
+from billing.lab.waiting import WaitedTooLong
+from billing.settings import Settings
+
+
+def run_demo(options: Options, report_file: Path | None = None) -> int:
+    """Everything from services to report. Returns the exit code: 0, or 1 when a check failed. An interrupt (Ctrl-C,
+    SIGTERM) stops what was started and goes on as KeyboardInterrupt."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    begin = time.monotonic()
+    logs = state_dir() / "demo-logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    logs.mkdir(parents=True)
+    report = Report(seed=options.seed)
+    try:
+        with Screen() as screen:
+            with open_services(purpose="demo", say=screen.say) as services:
+                report.seconds["services"] = time.monotonic() - begin
+                asyncio.run(_run(options, services, logs, screen, report))
+                screen.say("stopping what was started")
+            report.seconds["total"] = time.monotonic() - begin
+            screen.print(report.text())
+            if not report.ok:
+                screen.print(f"The consumers' logs are in {logs}")
+        if report_file is not None:
+            report.write(report_file)
+    finally:
+        if report.ok:
+            shutil.rmtree(logs, ignore_errors=True)
+    return 0 if report.ok else 1
+
+
+async def _run(options: Options, services: Services, logs: Path, screen: Screen, report: Report) -> None:
+    """Trouble that ends the run early is a check that failed, with what was found until then."""
+    try:
+        async with _corner(services) as settings:
+            await Campaign(options, settings, screen, report).run(logs)
+    except* (NotPrepared, ConsumerFailed, WaitedTooLong, Undelivered) as group:
+        screen.settle()
+        report.checks.append(Check("the_run_went_through", False, str(_first(group))))
+
+
+@asynccontextmanager
+async def _corner(services: Services) -> AsyncIterator[Settings]:
+    """Private servers are used as they are; on given ones the demo keeps to a namespace and database of its own."""
+    settings = Settings.from_env({**os.environ, **services.environ, "BILLING_NAMESPACE": ""})
+    async with AsyncExitStack() as cleanup:
+        if How.GIVEN in services.how.values():
+            settings = await cleanup.enter_async_context(isolated(services, partitions=settings.partitions))
+        yield settings
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
