@@ -98,7 +98,7 @@ async def _initialise(functions: Functions, identity: Identity) -> tuple[Identit
                 fresh += 1
             case Exists(timeline=timeline) if timeline != identity.timeline:
                 return NotPrepared(
-                    f"the balance store's keys {functions.keys.prefix!r} belong to another ledger (timeline {timeline}):"
+                    f"the balance store's keys {functions.keys.prefix!r} are another ledger's (timeline {timeline}):"
                     " use another BILLING_NAMESPACE, or remove them"
                 )
             case Exists():

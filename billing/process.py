@@ -68,7 +68,7 @@ class Process:
         return await self.until_stopping(until_it_answers())
 
     async def run(self, runner: Runner[Any], background: asyncio.Task[Any]) -> Finished:
-        """Drive `runner` until it ends, the process is asked to stop, or `background` fails (its exception is raised)."""
+        """Drive `runner` until it ends, the process is asked to stop, or `background` fails (which is raised)."""
         self.health = runner.snapshot
         running = asyncio.create_task(runner.run(), name="runner")
         stop = asyncio.create_task(self.stopping.wait(), name="stopping")

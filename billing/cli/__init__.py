@@ -19,7 +19,7 @@ _COMMANDS = {
     "dev": ("billing.cli.dev", "dev", "A local Kafka, Valkey and PostgreSQL."),
     "dlq": ("billing.cli.ledger", "dlq", "Dead letters."),
     "holds": ("billing.cli.balances", "holds", "An account's open holds, from Redis."),
-    "ledger": ("billing.cli.ledger", "ledger", "The books in PostgreSQL."),
+    "ledger": ("billing.cli.ledger", "ledger_group", "The books in PostgreSQL."),
     "migrate": ("billing.cli.operations", "migrate", "Prepare PostgreSQL, the topics and Redis."),
     "publish": ("billing.cli.publish", "publish", "Publish CloudEvents from a file, one a line."),
     "rebuild": ("billing.cli.operations", "rebuild", "Rebuild the balance store from the ledger and the log."),

@@ -208,7 +208,7 @@ def _change(account_id: str, changes: Changes, reason: str, *, wait: bool, as_js
 @click.option("--key", help="The same key books once.")
 @no_wait_option
 @json_option
-def credit_(account_id: str, amount_micros: int, reason: str, key: str | None, no_wait: bool, as_json: bool) -> None:
+def credit_(account_id: str, amount_micros: int, *, reason: str, key: str | None, no_wait: bool, as_json: bool) -> None:
     """Credit an account by hand."""
 
     async def work(settings: Settings) -> Booked:

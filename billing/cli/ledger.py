@@ -1,0 +1,134 @@
+"""`billing ledger`, `billing usage`, `billing dlq`: what the ledger has."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+import msgspec
+
+from billing.cli.answers import explain_refusal
+from billing.cli.common import json_option, ledger, print_fields, print_json, print_rows, refuse, run
+from billing.ledger import accounts as books
+from billing.ledger import verify as verification
+from billing.ledger.dead_letters import dead_letters
+from billing.ledger.terms import NoSuchAccount
+from billing.ledger.usage import usage_of
+from billing.money import format_micros
+from billing.settings import Settings
+from schemas.reasons import DeadLetterReason
+
+
+@click.group("ledger")
+def ledger_group() -> None:
+    """The books in PostgreSQL."""
+
+
+@ledger_group.command("balance")
+@click.argument("account_id", metavar="ID")
+@json_option
+def balance(account_id: str, as_json: bool) -> None:
+    """An account's balance in the ledger: settled usage only, holds left out."""
+
+    async def work() -> books.Account | NoSuchAccount:
+        async with ledger(Settings.from_env()) as pool:
+            return await books.show(pool, account_id)
+
+    found = run(work())
+    if isinstance(found, NoSuchAccount):
+        refuse(explain_refusal(found))
+    fields: dict[str, Any] = {"account": found.id}
+    if as_json:
+        fields |= {"balance_micros": found.balance_micros}
+    else:
+        fields |= {"balance": format_micros(found.balance_micros, found.currency)}
+    fields |= {"currency": found.currency, "ledger_seq": found.ledger_seq}
+    print_fields(fields, as_json=as_json)
+
+
+@ledger_group.command("verify")
+@json_option
+def verify(as_json: bool) -> int:
+    """Prove the books: zero sums, balances equal postings, usage equals journal. Exit code 1 when a check fails."""
+
+    def show(check: verification.Check) -> None:
+        click.echo(f"{'ok    ' if check.passed else 'FAILED'} {check.name}{_violations(check)}")
+
+    async def work() -> list[verification.Check]:
+        async with ledger(Settings.from_env()) as pool:
+            return await verification.verify(pool, *(() if as_json else (show,)))
+
+    checks = run(work())
+    passed = all(check.passed for check in checks)
+    if as_json:
+        print_json({"ok": passed, "checks": [{**asdict(check), "passed": check.passed} for check in checks]})
+    return 0 if passed else 1
+
+
+def _violations(check: verification.Check) -> str:
+    return "" if check.passed else f": {check.violations} violations, for example {check.example}"
+
+
+@click.command()
+@click.argument("account_id", metavar="ID")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many, the newest first.")
+@json_option
+def usage(account_id: str, limit: int | None, as_json: bool) -> None:
+    """An account's settled sessions, the newest first."""
+
+    async def work() -> list[dict[str, Any]] | NoSuchAccount:
+        async with ledger(Settings.from_env()) as pool:
+            account = await books.show(pool, account_id)
+            if isinstance(account, NoSuchAccount):
+                return account
+            found = []
+            async for session in usage_of(pool, account_id):
+                found.append(asdict(session))
+                if limit is not None and len(found) >= limit:
+                    break
+            return found
+
+    rows = run(work())
+    if isinstance(rows, NoSuchAccount):
+        refuse(explain_refusal(rows))
+    if not as_json:
+        rows = [_brief(row) for row in rows]
+    print_rows(rows, as_json=as_json, empty="no settled usage")
+
+
+def _brief(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "session": row["session_id"],
+        "kind": row["tariff_kind"],
+        "to": row["destination"],
+        "quantity": row["quantity"],
+        "status": row["status"],
+        "amount": format_micros(row["amount_micros"], row["currency"]),
+        "offset": f"{row['partition']}/{row['log_offset']}",
+    }
+
+
+@click.group()
+def dlq() -> None:
+    """Dead letters: records that no money moved for, with their bytes and reason."""
+
+
+@dlq.command("list")
+@click.option("--reason", type=click.Choice([reason.value for reason in DeadLetterReason]))
+@click.option("--table", is_flag=True, help="A table without the bytes, instead of JSON.")
+@json_option
+def list_(reason: str | None, table: bool, as_json: bool) -> None:
+    """Every dead letter as a JSON array, in log order (with and without --json)."""
+
+    async def work() -> list[dict[str, Any]]:
+        wanted = None if reason is None else DeadLetterReason(reason)
+        async with ledger(Settings.from_env()) as pool:
+            return [msgspec.to_builtins(row) async for row in dead_letters(pool, reason=wanted)]
+
+    rows = run(work())
+    if not table:
+        print_json(rows)
+        return
+    brief = [{name: row[name] for name in ("topic", "partition", "offset", "reason", "detail")} for row in rows]
+    print_rows(brief, as_json=False, empty="no dead letters")
