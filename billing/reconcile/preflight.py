@@ -10,8 +10,10 @@ from billing.balance.admin import load_functions
 from billing.balance.calls import Functions
 from billing.balance.client import UnsupportedServer, check_server
 from billing.balance.errors import CALL_ERRORS
+from billing.ledger.database import Pool
 from billing.ledger.incarnations import Identity
-from billing.reconcile.ledger_side import LedgerPosition, LedgerSide
+from billing.ledger.snapshots import PartitionPosition, positions
+from billing.reconcile.ledger_side import LedgerSide
 from billing.settings import Settings
 from billing.stream.kafka_reader import LogReader
 from billing.stream.sink import ReadOnly, Unavailable, Uninitialised
@@ -30,27 +32,29 @@ class Ground:
     newest: int
 
 
-async def check_ground(ledger: LedgerSide, reader: LogReader, functions: Functions, settings: Settings) -> Ground:
+async def check_ground(
+    ledger: LedgerSide, pool: Pool, reader: LogReader, functions: Functions, settings: Settings
+) -> Ground:
     """Raises Refusal with the first thing that is in the way."""
     identity = await ledger.identity()
     if identity is None:
         raise Refusal("the ledger is not migrated: run `billing migrate`")
     if identity.partitions != settings.partitions:
         raise Refusal(f"the ledger was made for {identity.partitions} partitions, not {settings.partitions}")
-    positions = await ledger.positions()
-    _check_halts(positions)
-    await _check_logs(reader, settings, positions)
+    at = await positions(pool)
+    _check_halts(at)
+    await _check_logs(reader, settings, at)
     await _check_store(functions)
     return Ground(identity, await _newest_incarnation(functions, settings.partitions))
 
 
-def _check_halts(positions: Mapping[int, LedgerPosition]) -> None:
-    for partition, found in positions.items():
+def _check_halts(at: Mapping[int, PartitionPosition]) -> None:
+    for partition, found in at.items():
         if found.halted is not None:
             raise Refusal(f"partition {partition} of the ledger is halted: {found.halted}")
 
 
-async def _check_logs(reader: LogReader, settings: Settings, positions: Mapping[int, LedgerPosition]) -> None:
+async def _check_logs(reader: LogReader, settings: Settings, at: Mapping[int, PartitionPosition]) -> None:
     """A view rebuilt for another log than the one that the ledger was settled from would halt at once."""
     topics = settings.topics
     for topic, wanted in (
@@ -61,7 +65,7 @@ async def _check_logs(reader: LogReader, settings: Settings, positions: Mapping[
         count = await reader.partition_count(topic)
         if count != wanted:
             raise Refusal(f"topic {topic} has {count or 'no'} partitions, {wanted} expected")
-    for partition, found in positions.items():
+    for partition, found in at.items():
         verdict = await check_position(reader, topics.usage, partition, found.position)
         if isinstance(verdict, Mismatch):
             raise Refusal(f"the ledger's position does not fit {topics.usage}-{partition}: {verdict.reason}")

@@ -10,6 +10,7 @@ It may be interrupted anywhere and run again: balances stay Unknown until a run 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from billing.balance.calls import Functions
 from billing.balance.client import open_client
 from billing.balance.keys import KeySpace
 from billing.balance.records import HoldRecord
+from billing.ledger.database import Pool, open_pool
+from billing.ledger.snapshots import LedgerSnapshot, PartitionPosition, ledger_snapshot
 from billing.reconcile.filling import Filling, chunks
 from billing.reconcile.holds import Session
-from billing.reconcile.ledger_side import LedgerPosition, LedgerSide, open_ledger_side
+from billing.reconcile.ledger_side import LedgerSide, open_ledger_side
 from billing.reconcile.preflight import Refusal, check_ground
 from billing.reconcile.progress import Progress, silent
 from billing.reconcile.replay import end_position, holds_at, read_catalogue, replay_start
@@ -57,6 +60,7 @@ async def rebuild(
     """Fill the balance store anew; `reason` is kept with the incarnation. Raises what asyncpg raises, LogAway,
     OutOfRange or CatalogueNotReady when PostgreSQL or Kafka are in trouble: run it again then."""
     client = open_client(settings.redis_url)
+    pool = await open_pool(settings.postgres_dsn, max_size=2, application_name="billing-rebuild")
     functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
     try:
         async with (
@@ -65,32 +69,36 @@ async def rebuild(
         ):
             if not await ledger.lock():
                 return RebuildRefused("another rebuild is running")
-            ground = await check_ground(ledger, reader, functions, settings)
+            ground = await check_ground(ledger, pool, reader, functions, settings)
             incarnation = await ledger.mint(above=ground.newest, reason=reason)
             filling = Filling(functions, incarnation)
-            work = _Work(settings, ledger, reader, filling, functions.keys.generation_ms, progress)
-            return await work.run(incarnation, ground.identity.timeline)
+            work = _Work(settings, ledger, pool, reader, filling, functions.keys.generation_ms, progress)
+            return await work.run(incarnation)
     except Refusal as refusal:
         return RebuildRefused(str(refusal))
     finally:
         await client.aclose()
+        await asyncio.wait_for(pool.close(), timeout=5)
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
     settings: Settings
     ledger: LedgerSide
+    pool: Pool
     reader: LogReader
     filling: Filling
     generation_ms: int
     progress: Progress
 
-    async def run(self, incarnation: int, timeline: str) -> Rebuilt:
+    async def run(self, incarnation: int) -> Rebuilt:
         started = time.monotonic()
         await self._fence()
         entries = await self._entries_ends()
-        at, accounts = await self._snapshot()
-        settled = await self._settled(at)
+        async with ledger_snapshot(self.pool) as snapshot:
+            accounts = await self._accounts(snapshot)
+            settled = await self._settled(snapshot)
+            timeline, at = snapshot.timeline, snapshot.positions
         holds = await self._holds(at)
         await self._finish(timeline, at, entries)
         return Rebuilt(incarnation, timeline, accounts, holds, settled, time.monotonic() - started)
@@ -109,35 +117,34 @@ class _Work:
         topic = self.settings.topics.entries
         return {partition: await end_position(self.reader, topic, partition) for partition in self._partitions}
 
-    async def _snapshot(self) -> tuple[Mapping[int, LedgerPosition], int]:
-        """Accounts and positions of one moment. Returns the positions and how many accounts were written."""
-        written = 0
-        async with self.ledger.one_moment():
-            at = await self.ledger.positions()
-            total = sum([await self.ledger.account_count(partition) for partition in self._partitions])
-            self.progress("accounts", 0, total)
-            for partition in self._partitions:
-                async for page in self.ledger.account_pages(partition):
-                    await self.filling.accounts(partition, page)
-                    written += len(page)
-                    self.progress("accounts", written, total)
-        return at, written
+    async def _accounts(self, snapshot: LedgerSnapshot) -> int:
+        """Accounts as of the snapshot, without holds. Returns how many."""
+        written, total = 0, await self.ledger.account_count()
+        self.progress("accounts", 0, total)
+        for partition in self._partitions:
+            async for page in snapshot.accounts(partition):
+                await self.filling.accounts(partition, {account: found.record(0) for account, found in page})
+                written += len(page)
+                self.progress("accounts", min(written, total), total)
+        self.progress("accounts", total, total)
+        return written
 
-    async def _settled(self, at: Mapping[int, LedgerPosition]) -> int:
+    async def _settled(self, snapshot: LedgerSnapshot) -> int:
         """Sessions that a duplicate may still come of, by the dedupe generation of their records' log time."""
         written = 0
         self.progress("settled", 0, len(self._partitions))
         for partition in self._partitions:
-            generation = at[partition].log_time_ms // self.generation_ms
+            generation = snapshot.positions[partition].log_time_ms // self.generation_ms
             since_ms = max(0, (generation - 2) * self.generation_ms)
-            async for page in self.ledger.settled_pages(partition, at[partition].position.offset, since_ms):
-                for number, group in groupby(page, lambda item: item[1] // self.generation_ms):
-                    await self.filling.settled(partition, [item[0] for item in group], number * self.generation_ms)
+            async for page in snapshot.settled_since(partition, since_ms):
+                for number, group in groupby(page, lambda found: found.log_time_ms // self.generation_ms):
+                    sessions = [(found.kind, found.account, found.session) for found in group]
+                    await self.filling.settled(partition, sessions, number * self.generation_ms)
                 written += len(page)
             self.progress("settled", partition + 1, len(self._partitions))
         return written
 
-    async def _holds(self, at: Mapping[int, LedgerPosition]) -> int:
+    async def _holds(self, at: Mapping[int, PartitionPosition]) -> int:
         """Replay the log of the longest lease; what is open there and not settled in the ledger is written."""
         topic, written, done = self.settings.topics.usage, 0, 0
         catalogue = await read_catalogue(self.reader, self.settings.topics.tariffs)
@@ -171,7 +178,9 @@ class _Work:
                 del kept[session]
         return kept
 
-    async def _finish(self, timeline: str, at: Mapping[int, LedgerPosition], entries: Mapping[int, Position]) -> None:
+    async def _finish(
+        self, timeline: str, at: Mapping[int, PartitionPosition], entries: Mapping[int, Position]
+    ) -> None:
         self.progress("finish", 0, len(self._partitions))
         for partition in self._partitions:
             where = Positions(at[partition].position, entries[partition], at[partition].log_time_ms)

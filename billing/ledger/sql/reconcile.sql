@@ -14,10 +14,6 @@ select greatest(nextval(pg_get_serial_sequence('incarnations', 'number')),
   from ledger_meta m
 returning number;
 
--- name: positions
--- Where the ledger stands in every partition of topic $1.
-select partition, next_offset, fingerprint, log_time_ms, halted from positions where topic = $1 order by partition;
-
 -- name: account_count
 -- How many accounts partition $1 is the home of.
 select count(*) from accounts where home_partition = $1;
@@ -34,20 +30,6 @@ select a.id, b.credit_micros - b.used_micros as balance_micros, b.ledger_seq, b.
 select a.id, b.credit_micros - b.used_micros as balance_micros, b.ledger_seq, b.last_charged_offset
   from accounts a join balances b on b.account_id = a.id
  where a.id = any($2::text[]) and a.home_partition = $1;
-
--- name: accounts_page
--- At most $3 accounts of partition $1 after $2 in id order: what the balance store keeps of them.
-select a.id, a.currency, a.credit_limit_micros, a.recharge_below_micros, a.status, b.credit_micros, b.used_micros,
-       b.excluded_micros, b.ledger_seq, b.last_charged_offset
-  from accounts a join balances b on b.account_id = a.id
- where a.home_partition = $1 and a.id > $2
- order by a.id limit $3;
-
--- name: settled_since
--- Sessions of partition $1 settled below offset $2 by records of log time $3 (ms) or later.
-select kind, account_id, session_id, log_time_ms
-  from usage
- where partition = $1 and log_offset < $2 and log_time_ms >= $3;
 
 -- name: settled_of
 -- Which of the sessions ($2 kinds, $3 accounts, $4 sessions) were settled below offset $1 of their partition.
