@@ -86,6 +86,10 @@ def classifier(*messages: TariffVersion | PlanAssignment | Heartbeat) -> Classif
     return Classifier(catalogue(*messages), PARTITIONS)
 
 
+def classifier_of(catalogue: Catalogue) -> Classifier:
+    return Classifier(catalogue, PARTITIONS)
+
+
 def rfc3339(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
