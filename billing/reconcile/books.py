@@ -22,7 +22,7 @@ from billing.ledger.incarnations import read_identity
 from billing.ledger.queries import query
 from billing.reconcile.compare import Different, Equal, Side, Unknown, compare
 from billing.reconcile.health import expecting_reader
-from billing.reconcile.progress import Progress, silent
+from billing.reconcile.progress import Progress, Stage, silent
 from billing.reconcile.report import Compared, Report
 from billing.settings import Settings
 from billing.stream.backoff import Backoff
@@ -71,19 +71,18 @@ class _Run:
     async def run(self) -> Report:
         started = time.monotonic()
         counts = [await self._count(partition) for partition in range(self._partitions)]
-        total, done = sum(counts), 0
-        self._progress("compare", 0, total)
+        done, stage = 0, Stage(self._progress, "compare", sum(counts))
         for partition in range(self._partitions):
             known = 0
             async for page in self._ledger_pages(partition):
                 known += await self._judge(partition, page)
                 await self._bound_pending()
                 done += len(page)
-                self._progress("compare", min(done, total), total)
+                stage.at(done)
             async for names in self._beyond_the_ledger(partition, known):
                 await self._judge_again(partition, names)
                 await self._bound_pending()
-        self._progress("compare", total, total)
+        stage.end()
         await self._look_again_until(0)
         self._report.seconds = time.monotonic() - started
         return self._report

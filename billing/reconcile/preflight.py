@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+import asyncpg
+
 from billing.balance.admin import load_functions
 from billing.balance.calls import Functions
 from billing.balance.client import UnsupportedServer, check_server
@@ -36,7 +38,10 @@ async def check_ground(
     ledger: LedgerSide, pool: Pool, reader: LogReader, functions: Functions, settings: Settings
 ) -> Ground:
     """Raises Refusal with the first thing that is in the way."""
-    identity = await ledger.identity()
+    try:
+        identity = await ledger.identity()
+    except asyncpg.UndefinedTableError:
+        identity = None
     if identity is None:
         raise Refusal("the ledger is not migrated: run `billing migrate`")
     if identity.partitions != settings.partitions:

@@ -27,7 +27,7 @@ from billing.reconcile.filling import Filling, chunks
 from billing.reconcile.holds import Session
 from billing.reconcile.ledger_side import LedgerSide, open_ledger_side
 from billing.reconcile.preflight import Refusal, check_ground
-from billing.reconcile.progress import Progress, silent
+from billing.reconcile.progress import Progress, Stage, silent
 from billing.reconcile.replay import end_position, holds_at, read_catalogue, replay_start
 from billing.settings import Settings
 from billing.stream.kafka_reader import LogReader
@@ -108,10 +108,11 @@ class _Work:
         return range(self.settings.partitions)
 
     async def _fence(self) -> None:
-        self.progress("fence", 0, len(self._partitions))
+        stage = Stage(self.progress, "fence", len(self._partitions))
         for partition in self._partitions:
             await self.filling.begin(partition)
-            self.progress("fence", partition + 1, len(self._partitions))
+            stage.at(partition + 1)
+        stage.end()
 
     async def _entries_ends(self) -> dict[int, Position]:
         topic = self.settings.topics.entries
@@ -119,20 +120,18 @@ class _Work:
 
     async def _accounts(self, snapshot: LedgerSnapshot) -> int:
         """Accounts as of the snapshot, without holds. Returns how many."""
-        written, total = 0, await self.ledger.account_count()
-        self.progress("accounts", 0, total)
+        written, stage = 0, Stage(self.progress, "accounts", await self.ledger.account_count())
         for partition in self._partitions:
             async for page in snapshot.accounts(partition):
                 await self.filling.accounts(partition, {account: found.record(0) for account, found in page})
                 written += len(page)
-                self.progress("accounts", min(written, total), total)
-        self.progress("accounts", total, total)
+                stage.at(written)
+        stage.end()
         return written
 
     async def _settled(self, snapshot: LedgerSnapshot) -> int:
         """Sessions that a duplicate may still come of, by the dedupe generation of their records' log time."""
-        written = 0
-        self.progress("settled", 0, len(self._partitions))
+        written, stage = 0, Stage(self.progress, "settled", len(self._partitions))
         for partition in self._partitions:
             generation = snapshot.positions[partition].log_time_ms // self.generation_ms
             since_ms = max(0, (generation - 2) * self.generation_ms)
@@ -141,7 +140,8 @@ class _Work:
                     sessions = [(found.kind, found.account, found.session) for found in group]
                     await self.filling.settled(partition, sessions, number * self.generation_ms)
                 written += len(page)
-            self.progress("settled", partition + 1, len(self._partitions))
+            stage.at(partition + 1)
+        stage.end()
         return written
 
     async def _holds(self, at: Mapping[int, PartitionPosition]) -> int:
@@ -150,13 +150,12 @@ class _Work:
         catalogue = await read_catalogue(self.reader, self.settings.topics.tariffs)
         starts = [await replay_start(self.reader, topic, p, at[p].log_time_ms) for p in self._partitions]
         lengths = [max(0, at[p].position.offset - starts[p]) for p in self._partitions]
-        total = sum(lengths)
-        self.progress("holds", 0, total)
+        stage = Stage(self.progress, "holds", sum(lengths))
         for partition in self._partitions:
             start, end = starts[partition], at[partition].position.offset
 
             def advanced(offset: int, before: int = done - start) -> None:
-                self.progress("holds", before + offset, total)
+                stage.at(before + offset)
 
             found = await holds_at(
                 self.reader.read(topic, partition, start, end),
@@ -168,7 +167,8 @@ class _Work:
             await self.filling.holds(partition, holds)
             written += len(holds)
             done += lengths[partition]
-            self.progress("holds", done, total)
+            stage.at(done)
+        stage.end()
         return written
 
     async def _not_settled(self, below_offset: int, found: Mapping[Session, HoldRecord]) -> dict[Session, HoldRecord]:
@@ -181,8 +181,9 @@ class _Work:
     async def _finish(
         self, timeline: str, at: Mapping[int, PartitionPosition], entries: Mapping[int, Position]
     ) -> None:
-        self.progress("finish", 0, len(self._partitions))
+        stage = Stage(self.progress, "finish", len(self._partitions))
         for partition in self._partitions:
             where = Positions(at[partition].position, entries[partition], at[partition].log_time_ms)
             await self.filling.finish(partition, timeline, where)
-            self.progress("finish", partition + 1, len(self._partitions))
+            stage.at(partition + 1)
+        stage.end()
