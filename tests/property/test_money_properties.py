@@ -1,0 +1,37 @@
+"""Money: parse and format are inverse; the rounding rule is within half a unit and symmetric."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing.currencies import MINOR_UNITS
+from billing.money import MAX_MICROS, AmountRefused, div_half_up, format_micros, parse_micros
+
+micros = st.integers(-MAX_MICROS, MAX_MICROS)
+
+
+@given(micros, st.sampled_from([None, *sorted(MINOR_UNITS)]))
+def test_what_is_formatted_parses_back(amount: int, currency: str | None) -> None:
+    assert parse_micros(format_micros(amount, currency)) == amount
+
+
+@given(st.text(max_size=40) | st.from_regex(r"-?[0-9]{1,12}(\.[0-9]{0,8})?", fullmatch=True))
+def test_s13_any_text_parses_exactly_or_is_refused(text: str) -> None:
+    parsed = parse_micros(text)
+    if isinstance(parsed, AmountRefused):
+        return
+    assert abs(parsed) <= MAX_MICROS
+    assert Fraction(text) * 10**6 == parsed
+
+
+@given(st.integers(-(10**30), 10**30), st.integers(1, 10**15))
+def test_r10_rounding_is_nearest_with_halves_away_from_zero(numerator: int, denominator: int) -> None:
+    rounded = div_half_up(numerator, denominator)
+    error = Fraction(numerator, denominator) - rounded
+    assert abs(error) <= Fraction(1, 2)
+    if abs(error) == Fraction(1, 2):
+        assert abs(rounded) > abs(Fraction(numerator, denominator))
+    assert div_half_up(-numerator, denominator) == -rounded
