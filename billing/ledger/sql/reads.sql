@@ -21,9 +21,3 @@ select reason, count(*) as records from dead_letters group by reason order by re
 -- At most $2 findings with an id above $1.
 select id, kind, found_at, account_id, partition, session_kind, session_id, kept_offset, refused_offset, detail
   from findings where id > $1 order by id limit $2;
-
--- name: balances
--- At most $2 accounts after $1 in id order with what the books are compared by.
-select a.id, a.currency, a.home_partition, b.credit_micros, b.used_micros, b.ledger_seq, b.last_charged_offset
-  from accounts a join balances b on b.account_id = a.id
- where a.id > $1 order by a.id limit $2;

@@ -1,0 +1,107 @@
+-- name: books_sum_to_zero
+-- Postings sum to zero per currency. Each check answers: how many things violate it, and one of them.
+select count(*) as violations, min(currency || ' is off by ' || total) as example
+  from (select currency, sum(amount_micros) as total from postings group by currency) as books where total <> 0;
+
+-- name: entries_sum_to_zero
+-- So does every single entry, and it is in the journal.
+select count(*) as violations, min('entry ' || journal_id || ' is off by ' || total || ' ' || currency) as example
+  from (select journal_id, currency, sum(amount_micros) as total from postings
+         group by journal_id, currency having sum(amount_micros) <> 0) as entries;
+
+-- name: postings_have_entries
+-- No posting without its entry; no entry of an amount without postings.
+select count(*) as violations, min('entry ' || id) as example
+  from (select coalesce(j.id, p.journal_id) as id
+          from (select distinct journal_id from postings) as p
+          full join (select id, kind from journal) as j on j.id = p.journal_id
+         where j.id is null or (p.journal_id is null and j.kind in ('settlement', 'entry'))) as strange;
+
+-- name: balances_equal_postings
+-- credit - used of every account is the sum of the postings on its liability account, in its currency.
+select count(*) as violations, min('account ' || id || ': balance ' || coalesce(balance::text, 'missing')
+           || ', postings ' || coalesce(posted::text, 'none') || ' ' || coalesce(currency, '')) as example
+  from (select coalesce(b.id, p.account_id) as id, b.balance, p.posted, p.currency
+          from (select a.id, a.currency, c.credit_micros - c.used_micros as balance
+                  from accounts a left join balances c on c.account_id = a.id) as b
+          full join (select account_id, currency, sum(amount_micros) as posted from postings
+                      where ledger_account = 'customer' group by account_id, currency) as p
+            on p.account_id = b.id and p.currency = b.currency
+         where b.balance is null or b.balance <> coalesce(p.posted, 0)) as strange;
+
+-- name: used_equals_usage
+-- used of every account is the sum of its settled sessions, and the last of them that cost something is the one that
+-- the balance names.
+select count(*) as violations, min('account ' || id || ': used ' || coalesce(used::text, 'missing') || ', usage '
+           || coalesce(total::text, '0')) as example
+  from (select coalesce(b.account_id, u.account_id) as id, b.used_micros as used, u.total
+          from balances b
+          full join (select account_id, sum(amount_micros) as total,
+                            max(log_offset) filter (where amount_micros <> 0) as last_offset
+                       from usage group by account_id) as u on u.account_id = b.account_id
+         where b.used_micros is distinct from coalesce(u.total, 0)
+            or b.last_charged_offset is distinct from u.last_offset) as strange;
+
+-- name: usage_equals_journal
+-- The sessions of every settlement sum to its revenue, per currency, and belong to its partition and offsets.
+select count(*) as violations, min('settlement ' || id || ': usage ' || coalesce(used::text, '0') || ', revenue '
+           || coalesce(earned::text, '0')) as example
+  from (select coalesce(u.journal_id, p.journal_id) as id, u.used, p.earned
+          from (select journal_id, currency, partition, sum(amount_micros) as used, min(log_offset) as first_offset,
+                       max(log_offset) as last_offset
+                  from usage where journal_id is not null group by journal_id, currency, partition) as u
+          full join (select s.journal_id, s.currency, s.amount_micros as earned, s.partition, j.from_offset, j.to_offset
+                       from postings s join journal j on j.id = s.journal_id
+                      where j.kind = 'settlement' and s.ledger_account = 'revenue') as p
+            on p.journal_id = u.journal_id and p.currency = u.currency and p.partition = u.partition
+         where u.used is distinct from p.earned or u.first_offset < p.from_offset
+            or u.last_offset >= p.to_offset) as strange;
+
+-- name: entries_are_in_sequence
+-- The entries of every account are numbered 1 to its ledger_seq.
+select count(*) as violations, min('account ' || id || ': ledger_seq ' || coalesce(ledger_seq::text, 'missing')
+           || ', entries ' || coalesce(entries::text, '0')) as example
+  from (select coalesce(b.account_id, j.account_id) as id, b.ledger_seq, j.entries
+          from balances b
+          full join (select account_id, count(*) as entries, min(ledger_seq) as first, max(ledger_seq) as last
+                       from journal where account_id is not null group by account_id) as j
+            on j.account_id = b.account_id
+         where b.ledger_seq is distinct from j.entries or j.first <> 1 or j.last <> j.entries) as strange;
+
+-- name: outbox_is_the_tail
+-- What waits in the outbox is the end of each account's entries, without a hole.
+select count(*) as violations, min('account ' || account_id || ': ' || first || ' to ' || last) as example
+  from (select o.account_id, min(o.ledger_seq) as first, max(o.ledger_seq) as last, count(*) as waiting, b.ledger_seq
+          from outbox o left join balances b on b.account_id = o.account_id
+         group by o.account_id, b.ledger_seq) as tails
+ where ledger_seq is distinct from last or waiting <> last - first + 1;
+
+-- name: accounts_are_whole
+-- Every account has a balance and a first plan, of its currency, and a home partition that exists.
+select count(*) as violations, min('account ' || id) as example
+  from (select a.id
+          from accounts a
+          left join balances b on b.account_id = a.id
+          left join plan_assignments p on p.account_id = a.id and p.version = 1
+          left join tariffs t on t.plan = p.plan and t.version = 1
+         cross join ledger_meta m
+         where b.account_id is null or t.currency is distinct from a.currency
+            or a.home_partition not between 0 and m.partitions - 1) as strange;
+
+-- name: usage_is_in_place
+-- Sessions are below their partition's position, at or above the opening of their account, in its home partition and
+-- currency.
+select count(*) as violations, min('session ' || account_id || '/' || kind || '/' || session_id) as example
+  from (select u.account_id, u.kind, u.session_id
+          from usage u
+          left join accounts a on a.id = u.account_id
+          left join positions p on p.partition = u.partition and p.topic = 'usage.events'
+         where a.id is null or u.log_offset < a.usage_position or u.partition <> a.home_partition
+            or u.currency <> a.currency or u.log_offset >= coalesce(p.next_offset, 0)) as strange;
+
+-- name: dead_letters_are_in_place
+-- Dead letters are below their partition's position.
+select count(*) as violations, min('dead letter ' || d.topic || '/' || d.partition || '/' || d.log_offset) as example
+  from dead_letters d
+  left join positions p on p.topic = d.topic and p.partition = d.partition
+ where d.log_offset >= coalesce(p.next_offset, 0);

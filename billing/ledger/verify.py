@@ -1,0 +1,64 @@
+"""Checking the books: each rule that the ledger promises, over everything, in one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from billing.ledger.database import Pool, lease
+from billing.ledger.queries import query
+
+CHECKS = (
+    "books_sum_to_zero",
+    "entries_sum_to_zero",
+    "postings_have_entries",
+    "balances_equal_postings",
+    "used_equals_usage",
+    "usage_equals_journal",
+    "entries_are_in_sequence",
+    "outbox_is_the_tail",
+    "accounts_are_whole",
+    "usage_is_in_place",
+    "dead_letters_are_in_place",
+)
+"""In order; each is described beside its query in sql/verify.sql."""
+
+CHECK_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`violations` is how many things break the rule, `example` one of them."""
+
+    name: str
+    violations: int
+    example: str | None
+
+    @property
+    def passed(self) -> bool:
+        return self.violations == 0
+
+
+Progress = Callable[[Check], None]
+
+
+def _silent(_check: Check) -> None:
+    """No progress wanted."""
+
+
+async def verify(pool: Pool, progress: Progress = _silent) -> list[Check]:
+    """Every check, on one REPEATABLE READ snapshot, while the ledger stays in use; `progress` hears of each as it is
+    done. Raises what asyncpg raises."""
+    results = []
+    async with (
+        lease(pool) as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        await connection.execute(f"set local statement_timeout = '{int(CHECK_TIMEOUT_S)}s'")
+        for name in CHECKS:
+            row = await connection.fetchrow(query(f"verify.{name}"), timeout=CHECK_TIMEOUT_S)
+            assert row is not None  # an aggregate has one row
+            check = Check(name, row["violations"], row["example"])
+            progress(check)
+            results.append(check)
+    return results
