@@ -49,7 +49,8 @@ class Delivery(Generic[Op]):
         if not fetched.records:
             return await self._step_over_hole(topic, fetched.next_offset)
         records: Sequence[Record] = fetched.records
-        caught_up = False
+        caught_up: CatchUp | None = None
+        backoff = self._backoff()
         while records:
             made = self._plan.interpreters[topic].interpret(records)
             await asyncio.sleep(0)  # decoding is CPU work: heartbeats and other lanes come first
@@ -58,17 +59,17 @@ class Delivery(Generic[Op]):
             if made.taken:
                 done = records[: made.taken]
                 whole = made.taken == len(records)
-                batch = self._batch(topic, done, made.ops, fetched.next_offset if whole else None, caught_up)
-                answer = await self._apply(batch)
-                if isinstance(answer, CatchUp):
-                    if caught_up:
-                        raise RuntimeError(f"the sink asked for {answer.topic} again although it was caught up")
-                    answer = await self._catch_up(answer.topic)
-                    caught_up = True
+                to_offset = fetched.next_offset if whole else None
+                batch = self._batch(topic, done, made.ops, to_offset, caught_up is not None)
+                answer = await self._apply(batch, backoff)
+                if isinstance(answer, CatchUp | Unavailable):
+                    caught_up = _wanted(answer, caught_up)
+                    answer = await self._catch_up(caught_up.topic)
                     if answer is Step.GO_ON:
                         continue  # the verdicts may have changed: interpret again
                 if answer is not Step.GO_ON:
                     return answer
+                backoff = self._backoff()
                 metrics.RECORDS.labels(self._plan.group, topic).inc(made.taken)
                 self._state.log_times_ms[topic] = done[-1].timestamp
                 records = records[made.taken :]
@@ -79,9 +80,9 @@ class Delivery(Generic[Op]):
     async def _step_over_hole(self, topic: str, next_offset: int) -> Step:
         if next_offset <= self._state.positions[topic].offset:
             return Step.GO_ON
-        answer = await self._apply(self._batch(topic, (), (), next_offset, False))
-        if isinstance(answer, CatchUp):
-            raise RuntimeError(f"the sink asked for {answer.topic} for an empty batch")  # noqa: TRY004 - no type error
+        answer = await self._apply(self._batch(topic, (), (), next_offset, False), self._backoff())
+        if isinstance(answer, CatchUp | Unavailable):
+            raise RuntimeError(f"the sink answered {answer} to an empty batch")  # noqa: TRY004 - no type error
         return answer
 
     def _batch(
@@ -101,9 +102,13 @@ class Delivery(Generic[Op]):
             caught_up=caught_up,
         )
 
-    async def _apply(self, batch: Batch[Op]) -> Step | CatchUp:
-        """One batch, again and again while the store is away; positions make that safe (S01)."""
-        backoff = Backoff(limit_seconds=self._plan.timings.claim_limit_seconds)
+    def _backoff(self) -> Backoff:
+        return Backoff(limit_seconds=self._plan.timings.claim_limit_seconds)
+
+    async def _apply(self, batch: Batch[Op], backoff: Backoff) -> Step | CatchUp | Unavailable:
+        """One batch, again and again while the store is away; positions make that safe (S01). A batch that was caught
+        up comes back as Unavailable: what it was caught up with may have moved on since, so the same operations
+        might never be taken (S46)."""
         seconds = metrics.APPLY_SECONDS.labels(self._plan.group, batch.topic)
         while True:
             self._state.check_stop()
@@ -115,6 +120,8 @@ class Delivery(Generic[Op]):
             self._state.become(State.SINK_AWAY, answer.reason)
             with self._state.waiting():
                 await self._plan.clock.sleep(backoff.next_seconds())
+            if batch.caught_up and isinstance(answer, Unavailable):
+                return answer
 
     async def _settle(self, batch: Batch[Op], answer: Settled) -> Step | CatchUp:
         match answer:
@@ -191,3 +198,13 @@ class Delivery(Generic[Op]):
                 )  # fmt: skip
             with self._state.waiting():
                 await self._plan.clock.sleep(backoff.next_seconds())
+
+
+def _wanted(answer: CatchUp | Unavailable, before: CatchUp | None) -> CatchUp:
+    """What to catch up with; only a batch that was caught up before comes back as Unavailable."""
+    if isinstance(answer, Unavailable):
+        assert before is not None
+        return before
+    if before is not None:
+        raise RuntimeError(f"the sink asked for {answer.topic} again although it was caught up")
+    return answer

@@ -8,6 +8,7 @@ from stream_bench import Bench, running, until
 
 from billing.stream.memory_sink import Everything
 from billing.stream.runner import Crashed
+from billing.stream.sink import Unavailable
 
 
 async def test_the_first_topic_is_drained_before_the_second_is_read() -> None:
@@ -66,6 +67,36 @@ async def test_catch_up_of_another_topic_interprets_the_same_records_again() -> 
     async with running(bench.runner(catch_up=catch_up)):
         await until(lambda: len(bench.applied()) == 3)
     assert asked == ["tariffs", "tariffs"]
+    assert {effect.value for effect in bench.applied()} == {b"charge"}
+
+
+async def test_s46_a_caught_up_batch_that_cannot_be_taken_yet_is_caught_up_and_interpreted_again() -> None:
+    """The ledger has the account, the relay has not published it yet: the same operations would never be taken."""
+
+    class Catalogue(Everything):
+        known = False
+
+        def interpret(self, records):  # type: ignore[no-untyped-def]  # as the base
+            made = super().interpret(records)
+            ops = [op._replace(value=b"charge" if self.known else b"stray") for op in made.ops]
+            return type(made)(ops, made.taken)
+
+    bench = Bench()
+    catalogue = Catalogue()
+    bench.interpreters["usage"] = catalogue
+    bench.append(3)
+    asked: list[str] = []
+
+    async def catch_up(topic: str) -> None:
+        asked.append(topic)
+        catalogue.known = len(asked) == 3
+        if not catalogue.known:
+            bench.sink.answers.append(Unavailable("the catalogue lags behind the ledger"))
+
+    bench.sink.catch_up_for = lambda batch: "tariffs" if any(op.value == b"stray" for op in batch.ops) else None
+    async with running(bench.runner(catch_up=catch_up)):
+        await until(lambda: len(bench.applied()) == 3)
+    assert asked == ["tariffs"] * 3
     assert {effect.value for effect in bench.applied()} == {b"charge"}
 
 
