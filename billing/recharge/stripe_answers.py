@@ -1,10 +1,9 @@
 """What Stripe's answers mean: bodies to the port's values, the SDK's exceptions to the port's outcomes. Pure.
 
-What raises what (stripe 16.1, `_api_requestor.specific_v1_api_error` and `_http_client`):
+What raises what (stripe 16.1, `_api_requestor.specific_v1_api_error`):
 400, 404 InvalidRequestError, or IdempotencyError by the error's type · 401 AuthenticationError · 402 CardError ·
 403 PermissionError · 429 RateLimitError · any other status, 409 and 5xx included, and a body that is no JSON:
-APIError · no answer: APIConnectionError. AIOHTTPClient reads the body outside its own `try`, so a connection cut
-there surfaces as aiohttp's exception (the caller catches those).
+APIError · no answer: APIConnectionError, from `billing.recharge.stripe_http`.
 """
 
 from __future__ import annotations
@@ -111,6 +110,8 @@ def failure(error: stripe.StripeError, addressed: str | None) -> Ok | Declined |
     """The outcome that an exception of the SDK stands for. `addressed`: the object's id in the path, if any."""
     again = replayed(error.headers or {})
     match error:
+        case stripe.APIConnectionError(__cause__=TimeoutError()):
+            return Unknown("timeout")
         case stripe.APIConnectionError():
             return Unknown(f"connection: {type(error.__cause__ or error).__name__}")
         case stripe.AuthenticationError() | stripe.PermissionError():

@@ -100,7 +100,7 @@ class StripeBench:
 
     async def fault_taken(self) -> None:
         async with asyncio.timeout(10):
-            while self._sandbox.controls.faults():
+            while self._sandbox.controls.faults():  # noqa: ASYNC110  # another process knows
                 await asyncio.sleep(0.01)
 
     def forget_keys(self) -> None:
@@ -170,7 +170,7 @@ async def read(bench: Bench, payment: str) -> Payment:
 
 async def read_until(bench: Bench, payment: str, status: PaymentStatus) -> Payment:
     async with asyncio.timeout(10):
-        while (found := await read(bench, payment)).status is not status:
+        while (found := await read(bench, payment)).status is not status:  # noqa: ASYNC110  # as above
             await asyncio.sleep(0.02)
     return found
 
