@@ -52,7 +52,7 @@ class PublishFailed(LogAway):
 
 class Publisher:
     """Connects when first used. After a failure the producer is thrown away, because a later batch must not
-    overtake the failed one; the next call makes a new one. Use `async with`, or call `close`."""
+    overtake the failed one; the next call makes a new one. Use `async with`, or call `close` (for good)."""
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class Publisher:
         self._deadline_seconds = deadline_seconds
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
+        self._closed = False
         self._unacknowledged: set[asyncio.Future[Delivered]] = set()
 
     async def __aenter__(self) -> Publisher:
@@ -90,6 +91,8 @@ class Publisher:
             try:
                 async with asyncio.timeout(self._deadline_seconds):
                     while self._producer is None:
+                        if self._closed:
+                            raise LogAway("the publisher was closed")
                         self._producer = await self._connect()
                         if self._producer is None:
                             await asyncio.sleep(backoff.next_seconds())
@@ -146,6 +149,7 @@ class Publisher:
 
     async def close(self) -> None:
         """Wait a moment for what is in flight, then disconnect."""
+        self._closed = True
         producer, self._producer = self._producer, None
         if producer is not None:
             with suppress(TimeoutError):

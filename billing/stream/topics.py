@@ -109,25 +109,6 @@ async def ensure_topics(settings: Settings, *, replicas: int | None = None) -> T
             await admin.close()
 
 
-async def delete_topics(settings: Settings) -> None:
-    """Remove the namespace's topics (tests and `billing dev`). Raises LogAway."""
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=settings.kafka_bootstrap, client_id="billing-topics", request_timeout_ms=REQUEST_TIMEOUT_MS
-    )
-    try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            await admin.start()
-            there = await _described(admin)
-            names = [spec.name for spec in topic_specs(settings) if spec.name in there]
-            if names:
-                await admin.delete_topics(names)
-    except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
-        raise LogAway(f"Kafka at {settings.kafka_bootstrap}: {error or type(error).__name__}") from error
-    finally:
-        with suppress(kafka_errors.KafkaError, OSError):
-            await admin.close()
-
-
 async def _described(admin: AIOKafkaAdminClient) -> dict[str, Any]:
     """All topics by name: asking for one by name may create it."""
     return {found["topic"]: found for found in await admin.describe_topics()}
