@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing.rating.price import billed_seconds, call_price
 from billing.rating.tariff import Tariff
 from schemas.catalogue import Rate, TariffVersion
 from schemas.common import MAX_COUNT, MAX_MICROS
+
+# The machine is shared with real servers: how long an example takes says nothing here.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 seconds = st.integers(0, MAX_COUNT) | st.integers(0, 300)
 rates = st.builds(
@@ -28,12 +31,14 @@ rates = st.builds(
 )
 
 
+@unhurried
 @given(rates, seconds, seconds)
 def test_a_longer_call_never_costs_less(rate: Rate, one: int, other: int) -> None:
     shorter, longer = sorted((one, other))
     assert call_price(rate, shorter) <= call_price(rate, longer)
 
 
+@unhurried
 @given(rates, seconds)
 def test_prices_are_exact_and_rounded_once(rate: Rate, duration: int) -> None:
     if duration == 0:
@@ -46,6 +51,7 @@ def test_prices_are_exact_and_rounded_once(rate: Rate, duration: int) -> None:
     assert call_price(rate, duration) == max(rounded, rate.minimum_charge_micros)
 
 
+@unhurried
 @given(seconds, st.integers(1, 100), st.integers(1, 100))
 def test_billed_seconds_cover_the_call_by_less_than_an_increment(duration: int, first: int, following: int) -> None:
     billed = billed_seconds(duration, first, following)
@@ -54,6 +60,7 @@ def test_billed_seconds_cover_the_call_by_less_than_an_increment(duration: int, 
     assert billed == 0 or (billed - first) % following == 0
 
 
+@unhurried
 @given(st.lists(rates, max_size=20), st.lists(st.text("0123", min_size=1, max_size=7), max_size=20))
 def test_the_longest_prefix_is_found_whatever_was_asked_before(lines: list[Rate], dialled: list[str]) -> None:
     by_match = {rate.match: rate for rate in lines}
