@@ -24,6 +24,7 @@ _COMMANDS = {
     "publish": ("billing.cli.publish", "publish", "Publish CloudEvents from a file, one a line."),
     "rebuild": ("billing.cli.operations", "rebuild", "Rebuild the balance store from the ledger and the log."),
     "reconcile": ("billing.cli.operations", "reconcile", "Compare the two sets of books, every account."),
+    "sandbox": ("billing.lab.sandbox.cli", "sandbox", "A payment gateway for development, as Stripe's API."),
     "tariff": ("billing.cli.tariffs", "tariff", "Load tariffs."),
     "usage": ("billing.cli.ledger", "usage", "An account's settled usage, from PostgreSQL."),
 }
