@@ -49,6 +49,11 @@ PATIENCE_S = 20.0
 CREDIT = 20_000_000
 
 
+def now() -> str:
+    """This moment as events have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 class Deployment:
     """Migrated, with the plan `basic`; consumers run from `start` to `stop`."""
 
@@ -82,10 +87,15 @@ class Deployment:
 
     async def open(self, account: str | None = None) -> str:
         """A new account with CREDIT, once Redis shows it."""
+        account = await self.open_unseen(account)
+        await self.until_known(account)
+        return account
+
+    async def open_unseen(self, account: str | None = None) -> str:
+        """A new account with CREDIT, in the ledger."""
         account = account or f"acct-{uuid.uuid4().hex[:12]}"
         new = NewAccount(account, "USD", "basic", credit_micros=CREDIT)
         assert isinstance(await open_account(self.pool, new, author="test"), Opened)
-        await self.until_known(account)
         return account
 
     async def credit(self, account: str, amount_micros: int) -> int:
@@ -96,8 +106,7 @@ class Deployment:
 
     async def publish(self, account: str, type_: str, data: dict[str, Any]) -> None:
         """One usage event of the account, at this moment."""
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        event = envelope(type_, data, subject=account, id=uuid.uuid4().hex, time=now)
+        event = envelope(type_, data, subject=account, id=uuid.uuid4().hex, time=now())
         value = json.dumps(event).encode()
         await self._out.publish([Outgoing(self.settings.topics.usage, value, account.encode(), STRUCTURED)])
 
