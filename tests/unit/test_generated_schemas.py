@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]  # its stubs are a package of their own
 import msgspec
 import pytest
 import usage_builders as build
-from referencing.exceptions import PointerToNowhere
 
 from billing.settings import Settings
 from billing.usage.decode import Undecodable, decode
@@ -133,8 +132,7 @@ def _resolve(reference: str) -> Any:
     assert reference.startswith("#/")
     node = ASYNCAPI
     for step in reference[2:].split("/"):
-        if step not in node:
-            raise PointerToNowhere(reference, ASYNCAPI)
+        assert step in node, f"{reference} points to nowhere"
         node = node[step]
     return node
 

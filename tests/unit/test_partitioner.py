@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from aiokafka.partitioner import murmur2 as aiokafka_murmur2  # type: ignore[import-untyped]  # ships no types
+from aiokafka.partitioner import murmur2 as aiokafka_murmur2
 
 from billing.usage.partitioner import home_partition, murmur2
 

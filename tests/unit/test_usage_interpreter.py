@@ -8,6 +8,7 @@ from billing.rating.catalogue import LEAD_MS
 from billing.stream.record import StoredRecord
 from billing.usage.interpreters import UsageInterpreter
 from billing.usage.ops import Charge, DeadLetter, Hold
+from schemas.catalogue import encode_catalogue
 from schemas.usage import tick
 
 NOW = build.NOW_MS
@@ -44,7 +45,7 @@ def test_s47_a_batch_ends_before_the_record_that_needs_a_later_horizon() -> None
     assert (len(made.ops), made.taken, made.needs_horizon_ms) == (2, 2, NOW + 1)
     waiting = interpreter.interpret(records[2:])
     assert (len(waiting.ops), waiting.taken, waiting.needs_horizon_ms) == (0, 0, NOW + 1)
-    catalogue.apply(build.encode_catalogue(build.heartbeat(NOW), NOW))
+    catalogue.apply(encode_catalogue(build.heartbeat(NOW), NOW))
     assert interpreter.interpret(records[2:]).taken == 2
 
 
