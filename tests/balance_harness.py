@@ -30,7 +30,7 @@ TIMELINE = "t1"
 PARTITION = 3
 GENERATION_MS = 6 * 3_600_000
 START_MS = 1_700_000_000_000
-STRAYS = 3
+STRAYS = 2
 
 _WRITE = "local function write(...)\n  return redis.call(...)\nend\n"
 _FAILING_WRITE = """local writes_left
@@ -166,9 +166,8 @@ class Store:
             pipe.smembers(key)
         m, p, accounts, holds, unknown, leases, strays, *sets = await pipe.execute()
         m, p = _text(m), _text(p)
-        assert _text(dict(leases)) == {
-            name.decode(): HoldRecord.unpack(packed).lease_end_ms for name, packed in holds.items()
-        }
+        ends = {name.decode(): HoldRecord.unpack(packed).lease_end_ms for name, packed in holds.items()}
+        assert "torn" in m or _text(dict(leases)) == ends
         return {
             "owner": (int(m["epoch"]), m["nonce"]),
             "halted": m.get("halted", ""),

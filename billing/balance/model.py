@@ -108,7 +108,7 @@ class PartitionModel:
             return "lagging"
         if snapshot.timeline != self.timeline:
             return "timeline"
-        keys = [session_key(kind, account, session) for kind, session in snapshot.settled]
+        keys = dict.fromkeys(session_key(kind, account, session) for kind, session in snapshot.settled)
         self._release([key for key in keys if key in self.holds])
         self._settle(self.log_time_ms, keys)
         if unknown.offset != below_offset:

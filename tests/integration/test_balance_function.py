@@ -329,6 +329,13 @@ async def test_s39_a_cancelled_call_does_not_leave_its_reply_to_the_next(store: 
         assert (await balance(store)).credit_micros == 20_000_000
 
 
+async def test_r10_a_huge_hold_is_replaced_without_losing_a_unit(store: Store) -> None:
+    """Found by the differential test: held + new - old left 2^53 on the way."""
+    ops = [hold(0, "a1", "s1", 2**53 - 1), hold(1, "a1", "s1", 600_000, elapsed=1)]
+    assert await store.sink.apply(batch(OWNER, 0, 2, ops)) == Applied(2)
+    assert (await balance(store)).held_micros == 600_000
+
+
 def _snapshot(
     *, used: int = 0, last: int = -1, seq: int = 1, settled: list[str] | None = None
 ) -> AccountSnapshot:

@@ -78,7 +78,8 @@ local function place(b, a, s, offset, amount, elapsed, lease_end)
     end
     lease_end = math.max(lease_end, hold[H_LEASE_END])
   end
-  local held = record[HELD] + amount - (hold and hold[H_AMOUNT] or 0)
+  -- the difference first: held + amount could leave what a double holds exactly
+  local held = record[HELD] + (amount - (hold and hold[H_AMOUNT] or 0))
   if not within(held) then
     return lose(b, a, 'overflow', offset)
   end

@@ -22,9 +22,10 @@ end
 
 -- Release these sessions' holds in tables: returns the accounts' fields to write.
 local function release(keys, sessions)
-  local holds, names, freed = read_all('HMGET', keys[SESS], sessions), {}, {}
+  local holds, names, freed, seen = read_all('HMGET', keys[SESS], sessions), {}, {}, {}
   for i, session in ipairs(sessions) do
-    if holds[i] then
+    if holds[i] and not seen[session] then
+      seen[session] = true
       local account = string.match(session, '^[^/]*/([^/]*)/')
       if not freed[account] then
         freed[account] = 0
