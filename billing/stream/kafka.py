@@ -156,13 +156,20 @@ class KafkaMembership:
                 if part is not None:
                     with suppress(kafka_errors.KafkaError, OSError, asyncio.CancelledError):
                         await part.close()
-            if isinstance(error, asyncio.CancelledError):
+            if isinstance(error, asyncio.CancelledError) and being_cancelled():
                 raise
 
     def _joined(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             raise LogBroken("not a member")
         return self._consumer
+
+
+def being_cancelled() -> bool:
+    """Whether a CancelledError in hand was meant for this task: aiokafka lets those of its own requests and background
+    tasks out when a connection or a client is closed."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient
 
-from billing.stream.kafka import require_c_extension
+from billing.stream.kafka import being_cancelled, require_c_extension
 from billing.stream.log import Bounds, Fetched, LogAway, OutOfRange
 from billing.stream.record import Record
 
@@ -183,6 +183,8 @@ class _answered_within:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError as overdue:
             raise LogAway("no answer from Kafka within the deadline") from overdue
+        if isinstance(error, asyncio.CancelledError) and not being_cancelled():
+            raise LogAway("the client was closed") from error
         if isinstance(error, kafka_errors.OffsetOutOfRangeError):
             raise OutOfRange(str(error)) from error
         if isinstance(error, kafka_errors.KafkaError | OSError):
@@ -218,6 +220,11 @@ async def _next(consumer: AIOKafkaConsumer, pair: TopicPartition, wait_seconds: 
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
-    with suppress(kafka_errors.KafkaError, OSError, TimeoutError):
+    try:
         async with asyncio.timeout(5):
             await consumer.stop()
+    except (kafka_errors.KafkaError, OSError, TimeoutError):
+        pass
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
@@ -21,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 BATCH_BYTES = 128 * 1024
 CLOSE_SECONDS = 5.0
+MAX_REQUEST_SECONDS = 20.0
 
 
 class Outgoing(NamedTuple):
@@ -108,44 +110,45 @@ class Publisher:
         producer = self._producer
         if producer is None:
             raise LogAway("the publisher was closed")
+        await self._take_room()
         try:
-            async with asyncio.timeout(self._deadline_seconds):
-                await self._room.acquire()
-                try:
-                    sent: asyncio.Future[Delivered] = await producer.send(
-                        record.topic, record.value, record.key, record.partition, headers=list(record.headers)
-                    )
-                except BaseException:
-                    self._room.release()
-                    raise
-        except kafka_errors.MessageSizeTooLargeError as error:
-            raise ValueError(str(error)) from error
-        except (kafka_errors.KafkaError, TimeoutError) as error:
-            raise LogAway(str(error) or "no room to publish") from error
+            # waits, within the request timeout, for metadata and for its queue of the partition
+            sent: asyncio.Future[Delivered] = await producer.send(
+                record.topic, record.value, record.key, record.partition, headers=list(record.headers)
+            )
+        except BaseException as error:
+            self._room.release()
+            match error:
+                case kafka_errors.MessageSizeTooLargeError():
+                    raise ValueError(str(error)) from error
+                case kafka_errors.KafkaError():
+                    raise LogAway(str(error) or type(error).__name__) from error
+            raise
         self._unacknowledged.add(sent)
         sent.add_done_callback(self._acknowledged)
         return sent
 
     async def publish(self, records: Iterable[Outgoing]) -> list[Delivered]:
         """Publish in order; answers when all are acknowledged. Raises PublishFailed."""
-        sent: list[asyncio.Future[Delivered]] = []
+        delivered: list[Delivered] = []
+        waiting: deque[asyncio.Future[Delivered]] = deque()
         try:
             for record in records:
-                sent.append(await self.send(record))
-            if sent:
-                await asyncio.wait(sent, timeout=self._deadline_seconds)
-        except LogAway as error:
-            delivered = _leading(sent)
-            await self._abandon(str(error))
-            raise PublishFailed(str(error), delivered) from error
+                waiting.append(await self.send(record))
+                while waiting and waiting[0].done():
+                    delivered.append(_place(waiting.popleft()))
+            for sent in waiting:
+                async with asyncio.timeout(self._deadline_seconds):
+                    await asyncio.wait([sent])
+                delivered.append(_place(sent))
+        except (LogAway, kafka_errors.KafkaError, TimeoutError) as error:
+            reason = str(error) or f"no acknowledgement within {self._deadline_seconds:.0f} s"
+            await self._abandon(reason)
+            raise PublishFailed(reason, len(delivered)) from error
         except BaseException:
             await self._abandon("publishing was given up")
             raise
-        delivered = _leading(sent)
-        if delivered < len(sent):
-            await self._abandon(f"no acknowledgement within {self._deadline_seconds:.0f} s")
-            raise PublishFailed(str(sent[delivered].exception()), delivered)
-        return [Delivered(done.topic, done.partition, done.offset) for done in (future.result() for future in sent)]
+        return delivered
 
     async def close(self) -> None:
         """Wait a moment for what is in flight, then disconnect."""
@@ -157,6 +160,16 @@ class Publisher:
                     await producer.flush()
             await self._give_up(producer, "the publisher was closed")
 
+    async def _take_room(self) -> None:
+        if self._room.locked():
+            try:
+                async with asyncio.timeout(self._deadline_seconds):
+                    await self._room.acquire()
+            except TimeoutError as error:
+                raise LogAway("no room to publish: nothing is acknowledged") from error
+        else:
+            await self._room.acquire()  # does not wait: no timer, which would cost as much as the send
+
     async def _connect(self) -> AIOKafkaProducer | None:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap,
@@ -165,7 +178,7 @@ class Publisher:
             linger_ms=self._linger_ms,
             max_batch_size=BATCH_BYTES,
             max_request_size=MAX_TARIFF_BYTES,
-            request_timeout_ms=20_000,
+            request_timeout_ms=int(min(self._deadline_seconds, MAX_REQUEST_SECONDS) * 1000),
         )
         try:
             await producer.start()
@@ -197,13 +210,10 @@ class Publisher:
             sent.exception()  # seen here, so that one nobody waits for is not reported at exit
 
 
-def _leading(sent: list[asyncio.Future[Delivered]]) -> int:
-    count = 0
-    for future in sent:
-        if not future.done() or future.cancelled() or future.exception() is not None:
-            break
-        count += 1
-    return count
+def _place(sent: asyncio.Future[Delivered]) -> Delivered:
+    """Of an acknowledged record; raises what its delivery failed with."""
+    there = sent.result()
+    return Delivered(there.topic, there.partition, there.offset)
 
 
 async def _drop(producer: AIOKafkaProducer) -> None:

@@ -20,6 +20,7 @@ from billing.devstack.kafka import KafkaServer
 from billing.settings import Settings
 from billing.stream.kafka import kafka_group
 from billing.stream.kafka_reader import LogReader
+from billing.stream.log import LogAway
 from billing.stream.memory_sink import Effect, Everything, MemorySink
 from billing.stream.plan import Plan, Timings
 from billing.stream.publisher import Outgoing, Publisher
@@ -231,7 +232,12 @@ async def test_a_broker_that_is_away_at_the_start_and_killed_later_is_waited_for
             await cluster.settled()
             await asyncio.to_thread(broker.kill)
             await until(lambda: bool(runner.snapshot()["kafka_away"]))
+            async with Publisher(broker.url, deadline_seconds=0.5) as impatient:
+                with pytest.raises(LogAway):
+                    await impatient.publish([Outgoing(settings.topics.usage, b"not sent")])
+            patient = asyncio.create_task(cluster.publish(40))  # its producer was connected before
             await asyncio.to_thread(broker.start)
+            await patient
             await until(lambda: not runner.snapshot()["kafka_away"])
             await cluster.publish(40)
             await cluster.settled()

@@ -108,6 +108,15 @@ async def test_s16_another_partition_count_refuses_to_run() -> None:
     assert await bench.runner().run() == RefusedToRun("usage has 3 partitions, 2 expected")
 
 
+async def test_s16_partitions_added_while_running_refuse_to_go_on() -> None:
+    bench = Bench(partitions=3)
+    plan_of_two = bench.runner(partitions=2)
+    bench.log._counts["usage"] = 2  # as it was when the runner looked
+    finished = await plan_of_two.run()
+    assert finished == RefusedToRun("partition 2 assigned, 2 expected")
+    assert not bench.sink.calls
+
+
 async def test_a_bug_in_the_interpreter_stops_the_process_and_skips_nothing() -> None:
     class Broken(Everything):
         def interpret(self, records):  # type: ignore[no-untyped-def]  # as the base
