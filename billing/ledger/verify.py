@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from billing.ledger.database import Pool, lease
+from billing.ledger.database import Connection, Pool, lease
 from billing.ledger.queries import query
 
 CHECKS = (
@@ -49,16 +49,21 @@ def _silent(_check: Check) -> None:
 async def verify(pool: Pool, progress: Progress = _silent) -> list[Check]:
     """Every check, on one REPEATABLE READ snapshot, while the ledger stays in use; `progress` hears of each as it is
     done. Raises what asyncpg raises."""
-    results = []
     async with (
         lease(pool) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
-        await connection.execute(f"set local statement_timeout = '{int(CHECK_TIMEOUT_S)}s'")
-        for name in CHECKS:
-            row = await connection.fetchrow(query(f"verify.{name}"), timeout=CHECK_TIMEOUT_S)
-            assert row is not None  # an aggregate has one row
-            check = Check(name, row["violations"], row["example"])
-            progress(check)
-            results.append(check)
+        return await run_checks(connection, progress)
+
+
+async def run_checks(connection: Connection, progress: Progress = _silent) -> list[Check]:
+    """Every check inside the caller's transaction."""
+    await connection.execute(f"set local statement_timeout = '{int(CHECK_TIMEOUT_S)}s'")
+    results = []
+    for name in CHECKS:
+        row = await connection.fetchrow(query(f"verify.{name}"), timeout=CHECK_TIMEOUT_S)
+        assert row is not None  # an aggregate has one row
+        check = Check(name, row["violations"], row["example"])
+        progress(check)
+        results.append(check)
     return results

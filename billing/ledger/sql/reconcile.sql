@@ -31,6 +31,24 @@ select a.id, b.credit_micros - b.used_micros as balance_micros, b.ledger_seq, b.
   from accounts a join balances b on b.account_id = a.id
  where a.id = any($2::text[]) and a.home_partition = $1;
 
+-- name: usage_position
+-- Where the ledger stands in ($1 topic, $2 partition).
+select next_offset from positions where topic = $1 and partition = $2;
+
+-- name: balances_below
+-- The same of the accounts $2, whose home is partition $1, as they were at usage offset $3, which the ledger has reached:
+-- what was charged since is left out. Only accounts charged since have their usage looked through.
+select a.id, b.ledger_seq, b.credit_micros - b.used_micros + coalesce(u.since_micros, 0)::bigint as balance_micros,
+       case when b.last_charged_offset >= $3 then u.last_offset else b.last_charged_offset end as last_charged_offset
+  from accounts a
+  join balances b on b.account_id = a.id
+ cross join lateral (
+     select sum(amount_micros) filter (where log_offset >= $3) as since_micros,
+            max(log_offset) filter (where log_offset < $3 and amount_micros <> 0) as last_offset
+       from usage where account_id = a.id and b.last_charged_offset >= $3
+ ) u
+ where a.id = any($2::text[]) and a.home_partition = $1;
+
 -- name: settled_of
 -- Which of the sessions ($2 kinds, $3 accounts, $4 sessions) were settled below offset $1 of their partition.
 select u.kind, u.account_id, u.session_id

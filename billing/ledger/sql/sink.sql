@@ -127,9 +127,3 @@ update positions
 -- Halt ($1 topic, $2 partition) with the reason $5, if owner ($3 epoch, $4 nonce) still is the owner.
 update positions set halted = $5
  where topic = $1 and partition = $2 and epoch = $3 and nonce = $4 and halted is null;
-
--- name: resume
--- An operator lifts the halt of ($1 topic, $2 partition).
-update positions set halted = null
- where topic = $1 and partition = $2 and halted is not null
-returning partition;

@@ -127,8 +127,8 @@ async def test_r9_free_text_with_a_null_character_does_not_stop_the_partition(le
     (one,) = names(0, 1)
     await ledger.open(one)
     owner = await ledger.claim()
-    ops = [charge(0, one, "a", origin="\x00", event_id="x\x00y"), charge(1, one, "a", origin="\x00"), stray(2, "no\x00")]
-    await ledger.settle(owner, 0, ops)
+    odd = charge(0, one, "a", origin="\x00", event_id="x\x00y")
+    await ledger.settle(owner, 0, [odd, charge(1, one, "a", origin="\x00"), stray(2, "no\x00")])
     assert await ledger.count("findings") == 0
     assert await ledger.count("dead_letters") == 1
 
@@ -241,7 +241,8 @@ async def test_r6_settlements_are_booked_as_the_pure_posting_set_says(ledger: Le
             "select p.* from postings p join journal j on j.id = p.journal_id where j.to_offset = $1", end
         )
         booked = {
-            Posting(r["ledger_account"], r["account_id"], r["partition"], r["currency"], r["amount_micros"]) for r in rows
+            Posting(r["ledger_account"], r["account_id"], r["partition"], r["currency"], r["amount_micros"])
+            for r in rows
         }
         assert booked == set(settlement_postings(2, fresh))
     await ledger.verified()

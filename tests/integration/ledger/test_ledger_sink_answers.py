@@ -63,9 +63,7 @@ class CuttingProxy:
             for side in (writer, upstream_writer):
                 side.close()
 
-    async def _down(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deaf: asyncio.Event
-    ) -> None:
+    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deaf: asyncio.Event) -> None:
         while data := await reader.read(65536):
             if deaf.is_set():
                 if b"COMMIT\0" in data:
@@ -107,16 +105,15 @@ async def test_s26_a_connection_killed_in_the_middle_leaves_nothing(ledger: Ledg
     (one,) = names(0, 1)
     await ledger.open(one)
     batch = make_batch(await ledger.claim(), 0, [charge(0, one, "a")])
-    async with ledger.pool.acquire() as other:
-        async with other.transaction():
-            await other.execute("select * from balances for update")
-            applying = asyncio.create_task(ledger.sink.apply(batch))
-            await blocked_on_lock(ledger.pool)
-            await other.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity"
-                " where datname = current_database() and wait_event_type = 'Lock'"
-            )
-            assert isinstance(await applying, Unavailable)
+    async with ledger.pool.acquire() as other, other.transaction():
+        await other.execute("select * from balances for update")
+        applying = asyncio.create_task(ledger.sink.apply(batch))
+        await blocked_on_lock(ledger.pool)
+        await other.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and wait_event_type = 'Lock'"
+        )
+        assert isinstance(await applying, Unavailable)
     assert (await positions(ledger.pool))[0].position == Position(0, "")
     assert await ledger.sink.apply(batch) == Applied(1)
     assert await ledger.used(one) == 600_000
@@ -126,14 +123,13 @@ async def test_s39_a_cancelled_apply_drops_its_connection_and_leaves_nothing(led
     (one,) = names(0, 1)
     await ledger.open(one)
     batch = make_batch(await ledger.claim(), 0, [charge(0, one, "a")])
-    async with ledger.pool.acquire() as other:
-        async with other.transaction():
-            await other.execute("select * from balances for update")
-            applying = asyncio.create_task(ledger.sink.apply(batch))
-            await blocked_on_lock(ledger.pool)
-            applying.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await applying
+    async with ledger.pool.acquire() as other, other.transaction():
+        await other.execute("select * from balances for update")
+        applying = asyncio.create_task(ledger.sink.apply(batch))
+        await blocked_on_lock(ledger.pool)
+        applying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await applying
     assert await ledger.sink.apply(batch) == Applied(1)
     assert await ledger.used(one) == 600_000
 

@@ -1,0 +1,102 @@
+"""Migrations: once, in order, all or nothing; and every query fits the schema they make."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from ledger_support import Ledger, charge, dead_letter, names
+
+from billing.ledger import migrate as migrate_module
+from billing.ledger.database import connect, open_pool
+from billing.ledger.migrate import Migrated, MigrationFailed, MigrationRefused, migrate, migrations
+from billing.ledger.opening import import_accounts
+from billing.ledger.queries import all_queries, query
+from billing.ledger.snapshots import positions
+from billing.ledger.terms import NewAccount
+from billing.settings import Settings
+
+
+async def test_ten_at_once_migrate_once(settings: Settings) -> None:
+    results = await asyncio.gather(*(migrate(settings.postgres_dsn, 8) for _ in range(10)))
+    applied = [result.applied for result in results if isinstance(result, Migrated)]
+    assert sorted(map(len, applied)) == [0] * 9 + [len(migrations())]
+    assert len({result.timeline for result in results if isinstance(result, Migrated)}) == 1
+    pool = await open_pool(settings.postgres_dsn)
+    assert sorted(await positions(pool)) == list(range(8))
+    await pool.close()
+
+
+async def test_s16_another_partition_count_is_refused(settings: Settings) -> None:
+    await migrate(settings.postgres_dsn, 8)
+    assert isinstance(await migrate(settings.postgres_dsn, 12), MigrationRefused)
+
+
+async def test_a_changed_migration_and_a_newer_ledger_are_refused(settings: Settings) -> None:
+    await migrate(settings.postgres_dsn, 8)
+    connection = await connect(settings.postgres_dsn)
+    await connection.execute("update schema_migrations set checksum = 'x' where version = 2")
+    answer = await migrate(settings.postgres_dsn, 8)
+    assert answer == MigrationRefused("0002_catalogue was changed after it had been applied")
+    await connection.execute("insert into schema_migrations values (999, 'later', 'x')")
+    assert isinstance(await migrate(settings.postgres_dsn, 8), MigrationRefused)
+    await connection.close(timeout=5)
+
+
+async def test_a_failing_statement_is_named_and_nothing_stays(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = migrations()
+    broken = replace(known[-1], version=99, name="0099_broken", text="create table fine (id int);\nselect nonsense;\n")
+    monkeypatch.setattr(migrate_module, "migrations", lambda: (*known, broken))
+    with pytest.raises(MigrationFailed, match="0099_broken: 'select nonsense;'"):
+        await migrate(settings.postgres_dsn, 8)
+    connection = await connect(settings.postgres_dsn)
+    assert await connection.fetchval("select count(*) from pg_tables where schemaname = 'public'") == 0
+    await connection.close(timeout=5)
+
+
+async def test_every_query_fits_the_schema(ledger: Ledger) -> None:
+    async with ledger.pool.acquire() as connection:
+        await connection.execute(query("sink.create_charges"))
+        await connection.execute(query("accounts.create_incoming"))
+        for name, text in all_queries().items():
+            try:
+                await connection.prepare(text)
+            except Exception as error:
+                raise AssertionError(f"{name}: {error}") from error
+
+
+LOOK_UPS = {
+    "snapshots.settled": ("'{one}'", "5000", "0"),
+    "snapshots.used_below": ("'{one}'", "5000"),
+    "reads.usage": ("'{one}'", "5000", "10"),
+    "reads.dead_letters": ("'usage.events'", "0", "10", "10", "null"),
+    "accounts.show": ("'{one}'",),
+    "accounts.page": ("'{one}'", "10"),
+    "accounts.lock": ("'{one}'",),
+    "booking.by_key": ("'key'",),
+    "relay.entries": ("0", "100"),
+    "relay.delete_entries": ("'{{1,2,3}}'",),
+    "tariffs.newest": ("'basic'",),
+}
+
+
+async def test_look_ups_go_through_an_index(ledger: Ledger) -> None:
+    """A look-up that reads a whole large table would go unnoticed on a small one."""
+    rows = [NewAccount(f"a{i:05d}", "USD", "basic") for i in range(5000)]
+    await import_accounts(ledger.pool, rows, author="tests")
+    accounts = names(0, 500, "b")
+    await import_accounts(ledger.pool, [NewAccount(a, "USD", "basic") for a in accounts], author="tests")
+    ops = [charge(i, accounts[i % 500], f"s{i}") for i in range(4000)]
+    end = await ledger.settle(await ledger.claim(), 0, [*ops, *(dead_letter(4000 + i) for i in range(1000))])
+    assert end == 5000
+    await ledger.pool.execute("analyze")
+    for name, arguments in LOOK_UPS.items():
+        text = query(name)
+        for number in range(len(arguments), 0, -1):
+            text = text.replace(f"${number}", arguments[number - 1].format(one=accounts[0]))
+        plan = "\n".join(row[0] for row in await ledger.pool.fetch(f"explain {text}"))
+        for table in ("usage_", "accounts", "balances", "journal", "outbox", "dead_letters", "postings"):
+            assert f"Seq Scan on {table}" not in plan, f"{name}:\n{plan}"
