@@ -2,14 +2,15 @@
 
 Each partition is gone through in pages: accounts as the ledger has them, the same ones from the balance store, then
 what the store has beyond them. What is not comparable yet (behind, missing, being derived) is looked at again until
-the deadline, only those accounts. Memory is bounded by what is pending.
+the deadline, only those accounts: the store first, then the ledger as it was at the store's usage position, so that an
+account in constant use is compared as well. Memory is bounded by what is pending.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from billing.balance.calls import Functions
 from billing.balance.reader import PAGE, BalanceReader
 from billing.ledger.database import Connection, Pool, lease
 from billing.ledger.incarnations import read_identity
+from billing.ledger.migrate import USAGE_TOPIC
 from billing.ledger.queries import query
 from billing.reconcile.compare import Different, Equal, Side, Unknown, compare
 from billing.reconcile.health import expecting_reader
@@ -28,6 +30,7 @@ from billing.settings import Settings
 from billing.stream.backoff import Backoff
 
 DEADLINE_S = 30.0
+POLL_S = 0.05
 PENDING = 10_000  # accounts waiting for another look; beyond it the reading waits
 
 
@@ -52,18 +55,22 @@ async def compare_books(
         expected = await read_identity(connection)
         if expected is None:
             return NotComparable("the ledger is not migrated")
+        if expected.partitions != settings.partitions:
+            return NotComparable(f"the ledger has {expected.partitions} partitions, not {settings.partitions}")
         reader = expecting_reader(functions, settings.topics, expected)
-        return await _Run(connection, reader, expected.partitions, deadline_s, progress).run()
+        run = _Run(connection, reader, settings, time.monotonic() + deadline_s, progress)
+        return await run.run()
 
 
 class _Run:
     def __init__(
-        self, connection: Connection, reader: BalanceReader, partitions: int, deadline_s: float, progress: Progress
+        self, connection: Connection, reader: BalanceReader, settings: Settings, until: float, progress: Progress
     ) -> None:
         self._connection = connection
         self._reader = reader
-        self._partitions = partitions
-        self._until = time.monotonic() + deadline_s
+        self._usage_topic = settings.topics.usage
+        self._partitions = settings.partitions
+        self._until = until
         self._progress = progress
         self._report = Report()
         self._pending: dict[str, Compared] = {}
@@ -89,36 +96,63 @@ class _Run:
 
     # --- looking -----------------------------------------------------------------------------------------------
 
-    async def _judge(self, partition: int, ledger: dict[str, Side], beyond: Sequence[str] = ()) -> int:
-        """Compare the accounts of `ledger` and those `beyond` it. Returns how many of the former have a balance in
-        the store too."""
-        accounts = [*ledger, *(name for name in beyond if name not in ledger)]
-        answers = await self._reader.read_many(partition, accounts)
-        known = 0
-        for account in accounts:
-            answer = answers if isinstance(answers, UnknownBalance) else answers[account]
-            side = _store_side(answer)
-            known += isinstance(side, Side) and account in ledger
-            found = Compared(
-                account,
-                partition,
-                compare(ledger.get(account), side),
-                ledger.get(account),
-                side if isinstance(side, Side) else None,
-            )
-            # where the store as a whole is unknown another look changes nothing, unless it is only away
-            self._take(found, hopeless=answer is answers and side != Unknown("unavailable"))
-        return known
+    async def _judge(self, partition: int, ledger: Mapping[str, Side]) -> int:
+        """A first look at accounts of the ledger. Returns how many of them have a balance in the store too."""
+        answers = await self._reader.read_many(partition, list(ledger))
+        store = {account: _answer(answers, account) for account in ledger}
+        for account, answer in store.items():
+            self._take(partition, account, ledger.get(account), answer, hopeless=_hopeless(answers))
+        return sum(isinstance(answer, Known) for answer in store.values())
 
-    def _take(self, found: Compared, *, hopeless: bool) -> None:
-        if not (isinstance(found.comparison, Equal | Different) or hopeless):
-            self._pending[found.account] = found
+    async def _judge_again(self, partition: int, accounts: Sequence[str]) -> None:
+        """A closer look at accounts of either book."""
+        answers = await self._reader.read_many(partition, accounts)
+        at = _usage_position(answers, self._usage_topic)
+        same_usage = at is not None and await self._ledger_reaches(partition, at)
+        rows = await (
+            self._connection.fetch(query("reconcile.balances_below"), partition, list(accounts), at)
+            if same_usage
+            else self._connection.fetch(query("reconcile.balances_of"), partition, list(accounts))
+        )
+        ledger = {row["id"]: _ledger_side(row) for row in rows}
+        for account in accounts:
+            answer = _answer(answers, account)
+            self._take(
+                partition,
+                account,
+                ledger.get(account),
+                answer,
+                same_usage=same_usage,
+                hopeless=_hopeless(answers),
+            )
+
+    def _take(
+        self,
+        partition: int,
+        account: str,
+        ledger: Side | None,
+        answer: BalanceAnswer,
+        *,
+        hopeless: bool,
+        same_usage: bool = False,
+    ) -> None:
+        """Report an account, or keep it for another look."""
+        side = _store_side(answer)
+        comparison = compare(ledger, side, same_usage=same_usage)
+        found = Compared(account, partition, comparison, ledger, side if isinstance(side, Side) else None)
+        if not (isinstance(comparison, Equal | Different) or hopeless):
+            self._pending[account] = found
             return
-        self._pending.pop(found.account, None)
+        self._pending.pop(account, None)
         self._report.add(found)
 
-    async def _judge_again(self, partition: int, names: Sequence[str]) -> None:
-        await self._judge(partition, await self._ledger_sides(partition, names), names)
+    async def _ledger_reaches(self, partition: int, offset: int) -> bool:
+        """Whether the ledger has settled everything below a usage offset, waiting for it until the deadline."""
+        while True:
+            reached: int = await self._connection.fetchval(query("reconcile.usage_position"), USAGE_TOPIC, partition)
+            if reached >= offset or time.monotonic() >= self._until:
+                return reached >= offset
+            await asyncio.sleep(POLL_S)
 
     async def _bound_pending(self) -> None:
         if len(self._pending) > PENDING:
@@ -151,10 +185,6 @@ class _Run:
             yield {row["id"]: _ledger_side(row) for row in rows}
             after = rows[-1]["id"]
 
-    async def _ledger_sides(self, partition: int, names: Sequence[str]) -> dict[str, Side]:
-        rows = await self._connection.fetch(query("reconcile.balances_of"), partition, list(names))
-        return {row["id"]: _ledger_side(row) for row in rows}
-
     async def _beyond_the_ledger(self, partition: int, known: int) -> AsyncIterator[list[str]]:
         """Accounts that the store has and the ledger does not, in lists of at most PAGE. The store is only gone
         through when it does not have just the `known` accounts that were found in both."""
@@ -172,8 +202,26 @@ class _Run:
             yield await self._not_in_ledger(partition, names)
 
     async def _not_in_ledger(self, partition: int, names: dict[str, None]) -> list[str]:
-        known = await self._ledger_sides(partition, list(names))
+        rows = await self._connection.fetch(query("reconcile.balances_of"), partition, list(names))
+        known = {row["id"] for row in rows}
         return [name for name in names if name not in known and name not in self._pending]
+
+
+def _answer(answers: dict[str, BalanceAnswer] | UnknownBalance, account: str) -> BalanceAnswer:
+    return answers if isinstance(answers, UnknownBalance) else answers[account]
+
+
+def _hopeless(answers: dict[str, BalanceAnswer] | UnknownBalance) -> bool:
+    """Where the store as a whole is unknown another look changes nothing, unless it is only away."""
+    return isinstance(answers, UnknownBalance) and answers.reason != "unavailable"
+
+
+def _usage_position(answers: dict[str, BalanceAnswer] | UnknownBalance, topic: str) -> int | None:
+    """The store's usage position at the moment of these answers; None when no balance came with it."""
+    if isinstance(answers, UnknownBalance):
+        return None
+    known = next((answer for answer in answers.values() if isinstance(answer, Known)), None)
+    return None if known is None else known.positions[topic].offset
 
 
 def _ledger_side(row: Any) -> Side:

@@ -60,8 +60,11 @@ class Unknown:
 Comparison: TypeAlias = Equal | Behind | Missing | Different | Unknown
 
 
-def compare(ledger: Side | None, store: Side | Unknown | None) -> Comparison:
-    """Compare one account; None means that the book does not have it. Entries are looked at before usage."""
+def compare(ledger: Side | None, store: Side | Unknown | None, *, same_usage: bool = False) -> Comparison:
+    """Compare one account; None means that the book does not have it. Entries are looked at before usage.
+
+    `same_usage`: both sides are as of the same usage position, so neither can be behind with usage.
+    """
     if isinstance(store, Unknown):
         return store
     if ledger is None:
@@ -70,7 +73,7 @@ def compare(ledger: Side | None, store: Side | Unknown | None) -> Comparison:
         return Missing("store")
     if ledger.ledger_seq != store.ledger_seq:
         return Behind("ledger" if ledger.ledger_seq < store.ledger_seq else "store", "entries")
-    if ledger.last_charge_offset != store.last_charge_offset:
+    if not same_usage and ledger.last_charge_offset != store.last_charge_offset:
         return Behind("ledger" if ledger.last_charge_offset < store.last_charge_offset else "store", "usage")
     amount_micros = store.balance_micros - ledger.balance_micros
     return Different(amount_micros) if amount_micros else Equal()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -159,6 +160,42 @@ async def test_an_account_that_is_behind_is_looked_at_again(running: Deployment)
     running.start("inflight")
     report = await running.reconcile()
     assert report.agreed, report
+
+
+async def test_s42_an_account_in_constant_use_is_compared_all_the_same(running: Deployment) -> None:
+    """Two readings of a busy account are never of the same moment; the ledger is asked for the store's moment."""
+    busy, wrong = await running.open(), await running.open()
+    await running.until_settled()
+    tampering = Tampering(running, await running.balance(wrong))
+    record = AccountRecord.unpack(genuine := await tampering.read())
+    record.credit += 9
+    await tampering.write(record.pack())
+
+    stop = asyncio.Event()
+
+    async def use() -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            await asyncio.gather(
+                running.publish(busy, ITEM, item(item_id=f"b-{n}")),
+                running.publish(wrong, ITEM, item(item_id=f"w-{n}")),
+            )
+
+    using = asyncio.create_task(use())
+    reports = [await running.reconcile(deadline_s=10) for _ in range(3)]
+    stop.set()
+    await using
+    for report in reports:
+        assert report.accounts == report.equal + 1, report
+        assert only(report.named).comparison == Different(9)
+    await running.until_settled()
+    used = AccountRecord.unpack(await tampering.read())
+    assert used.used > 10 * 1_150_000
+    used.credit -= 9
+    await tampering.write(used.pack())
+    assert genuine != used.pack()
+    assert (await running.reconcile()).agreed
 
 
 async def test_many_accounts_that_do_not_agree_are_counted_and_the_first_named(running: Deployment) -> None:

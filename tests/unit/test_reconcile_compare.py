@@ -41,6 +41,14 @@ def test_s42_a_difference_counts_only_at_the_same_place() -> None:
     assert compare(SAME, side(balance=1)) == Different(-4_999_999)
 
 
+def test_s20_at_the_same_usage_position_nobody_is_behind_with_usage() -> None:
+    """A duplicate that only one book charged moves its last charge for ever: a difference, not lateness."""
+    charged_twice = side(balance=4_000_000, offset=52)
+    assert compare(SAME, charged_twice) == Behind("ledger", "usage")
+    assert compare(SAME, charged_twice, same_usage=True) == Different(-1_000_000)
+    assert compare(SAME, side(seq=2), same_usage=True) == Behind("store", "entries")
+
+
 def test_entries_are_named_before_usage() -> None:
     assert compare(SAME, side(seq=1, offset=1)) == Behind("store", "entries")
 
