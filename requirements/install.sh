@@ -32,7 +32,7 @@ refuse() {
             exit 2
         fi
     done
-    say "needs Python 3.11 or newer: ${PYTHON:-neither python3.13, python3.12, python3.11 nor python3} is"
+    say "needs Python 3.11 or newer; tried: ${PYTHON:-python3.13 python3.12 python3.11 python3}"
     exit 2
 }
 
@@ -69,7 +69,7 @@ install_packages() {
 }
 
 whole || make_venv
-say "$(grep -c '==' "$lock") packages, about 170 MB to download if pip has none of them yet"
+say "$(grep -c '==' "$lock") packages, about 110 MB to download unless pip has them already"
 if ! install_packages; then
     say "pip could not install $lock (see above); run it again: what has been downloaded is kept"
     exit 2

@@ -20,7 +20,7 @@ from billing.devstack.ports import free_port, is_free
 from billing.devstack.processes import tail
 
 PORT_ATTEMPTS = 5
-START_LIMIT_S = 90.0
+START_LIMIT_S = 120.0
 
 Say = Callable[[str], None]
 
