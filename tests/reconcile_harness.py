@@ -19,7 +19,7 @@ from billing.balance.calls import Functions
 from billing.balance.client import open_client
 from billing.balance.keys import KeySpace
 from billing.balance.reader import BalanceReader
-from billing.ledger.booking import Booked, credit
+from billing.ledger.booking import Booked, adjust, credit
 from billing.ledger.database import Pool, fetchrow, open_pool
 from billing.ledger.incarnations import Identity
 from billing.ledger.opening import open_account
@@ -103,6 +103,11 @@ class Deployment:
         booked = await credit(self.pool, account, amount_micros, "test", author="test")
         assert isinstance(booked, Booked), booked
         return booked.ledger_seq
+
+    async def debit(self, account: str, amount_micros: int) -> None:
+        """Book a correction at the customer's cost."""
+        booked = await adjust(self.pool, account, -amount_micros, "test", author="test")
+        assert isinstance(booked, Booked), booked
 
     async def publish(self, account: str, type_: str, data: dict[str, Any]) -> None:
         """One usage event of the account, at this moment."""

@@ -64,10 +64,11 @@ async def everything(running: Deployment, accounts: list[str]) -> dict[str, obje
 
 
 async def busy_account(running: Deployment) -> str:
-    """With credits, charges, and holds: a started call, one that progressed, a message, one completed, one that
+    """With credits, a debit that is not usage (R5: kept apart), charges, and holds: a started call, one that progressed, a message, one completed, one that
     came back to life after it was completed."""
     account = await running.open()
     await running.credit(account, 3_000_000)
+    await running.debit(account, 250_000)
     await running.publish(account, STARTED, started(call_id="started"))
     await running.publish(account, STARTED, started(call_id="progressed"))
     await running.publish(account, PROGRESSED, progressed(90, call_id="progressed", answered_at=now()))
@@ -85,6 +86,7 @@ async def test_rebuild_of_a_healthy_store_changes_nothing(running: Deployment) -
     accounts = [await busy_account(running) for _ in range(4)]
     await running.until_settled()
     before = await everything(running, accounts)
+    assert (await running.balance(accounts[0])).excluded_micros == 250_000
     held = {hold.session: hold.elapsed for hold in await running.holds(accounts[0])}
     assert held == {"started": 0, "progressed": 90, "waiting": 0}
     incarnation = (await running.identity()).incarnation
