@@ -77,7 +77,9 @@ class Process:
         if not running.done():
             await runner.drain()
         finished = await running
-        if background.done() and not background.cancelled():
+        if background.cancelled():  # nobody here does that before the end
+            raise RuntimeError(f"{background.get_name()} was cancelled")
+        if background.done():
             background.result()
         return finished
 
