@@ -64,7 +64,7 @@ async def everything(running: Deployment, accounts: list[str]) -> dict[str, obje
 
 
 async def busy_account(running: Deployment) -> str:
-    """With credits, a debit that is not usage (R5: kept apart), charges, and holds: a started call, one that progressed,
+    """With credits, a debit that is not usage (R5), charges, and holds: a started call, one that progressed,
     a message, one completed, one that came back to life after it was completed."""
     account = await running.open()
     await running.credit(account, 3_000_000)
