@@ -75,7 +75,8 @@ class Deriver:
             if not isinstance(outcome, str):
                 return outcome
             metrics.DERIVATIONS.labels(outcome).inc()
-            log.info("balance.derive", partition=partition, outcome=outcome)
+            if outcome == "timeline":
+                log.error("balance.derive_refused", partition=partition, reason=outcome)
             self._remember((partition, account), unknown.offset, outcome, moved)
         return None
 

@@ -43,6 +43,7 @@ from billing.stream.sink import (
     Uninitialised,
 )
 from billing.usage.ops import CALL_LEASE_MS, Stray
+from schemas.ledger import DebitsAcknowledged
 
 
 @pytest.fixture
@@ -309,6 +310,43 @@ async def test_a_gap_in_ledger_seq_is_unknown_until_derived(store: Store) -> Non
     assert (known.ledger_seq, known.held_micros) == (4, 600)  # its open hold is still held
 
 
+async def test_s46_a_snapshot_is_not_used_when_usage_was_passed_meanwhile(store: Store) -> None:
+    """A record passed between the question and the answer moves D: the answer is as of the old one."""
+    assert await store.sink.apply(entries(OWNER, 1, [posted("a1", 3, 7)])) == Applied(2)
+    claimed = await store.sink.claim(PARTITION, "n2")
+    assert isinstance(claimed, Claimed)
+
+    class Racing(FixedLedger):
+        async def derive(self, account: str, partition: int, below_offset: int, settled_since_ms: int) -> Any:
+            if below_offset == 0:
+                made = batch(claimed.owner, 0, 1, [charge(0, "a1", "s1", 500)])
+                assert await store.sink.apply(made) == Applied(1)
+            return await super().derive(account, partition, below_offset, settled_since_ms)
+
+    racing = Racing({"a1": _snapshot(seq=3)})
+    sink = RedisSink(store.functions, TOPICS, ledger=racing)
+    again = await sink.claim(PARTITION, "n3")
+    assert isinstance(again, Claimed)
+    claimed = again
+    assert await sink.tend(again.owner, PARTITION, at_end=True) == Tended(False)
+    assert await store.reader.read_balance("a1") == Unknown("gap")
+    racing.snapshots["a1"] = _snapshot(seq=3, used=500, last=0)
+    assert await sink.tend(again.owner, PARTITION, at_end=True) == Tended(False)
+    assert (await balance(store)).used_micros == 500
+    assert [asked[2] for asked in racing.asked] == [0, 1]
+
+
+async def test_r5_debits_other_than_usage_are_excluded_until_acknowledged(store: Store) -> None:
+    made = [posted("a1", 2, -700), posted("a1", 3, 100), posted("a1", 4, -50)]
+    assert await store.sink.apply(entries(OWNER, 1, made)) == Applied(4)
+    known = await balance(store)
+    assert (known.credit_micros, known.excluded_micros) == (20_000_000 - 650, 750)
+    acknowledged = DebitsAcknowledged(account="a1", ledger_seq=5, timeline="t1")
+    assert await store.sink.apply(entries(OWNER, 4, [acknowledged])) == Applied(5)
+    known = await balance(store)
+    assert (known.credit_micros, known.excluded_micros, known.ledger_seq) == (20_000_000 - 650, 0, 5)
+
+
 async def test_an_entry_of_another_timeline_halts(store: Store) -> None:
     made = entries(OWNER, 1, [opened("a2", timeline="restored")])
     reason = "timeline: the store has t1, an entry restored"
@@ -327,6 +365,15 @@ async def test_s39_a_cancelled_call_does_not_leave_its_reply_to_the_next(store: 
         await asyncio.gather(task, return_exceptions=True)
         assert await store.reader.read_balance("nobody") == NoSuchAccount()
         assert (await balance(store)).credit_micros == 20_000_000
+
+
+async def test_a_lease_is_renewed_but_never_shortened(store: Store) -> None:
+    ops = [hold(0, "a1", "s1", 600, elapsed=30), hold(1, "a1", "s1", 600, elapsed=30, lease_ms=5)]
+    assert await store.sink.apply(batch(OWNER, 0, 2, ops)) == Applied(2)
+    assert (await store.state())["holds"]["c/a1/s1"].lease_end_ms == START_MS + CALL_LEASE_MS
+    later = hold(2, "a1", "s1", 600, elapsed=30, log_time_ms=START_MS + 7)
+    assert await store.sink.apply(batch(OWNER, 2, 3, [later])) == Applied(3)
+    assert (await store.state())["holds"]["c/a1/s1"].lease_end_ms == START_MS + 7 + CALL_LEASE_MS
 
 
 async def test_r10_a_huge_hold_is_replaced_without_losing_a_unit(store: Store) -> None:
