@@ -23,7 +23,7 @@ test: $(INSTALLED) ## run all tests but the slow ones, on services of their own
 	@$(PYTEST) -m "not slow"
 
 test-slow: $(INSTALLED) ## run the longer campaigns
-	@$(PYTEST) -m slow
+	@$(PYTEST) -m slow || [ $$? -eq 5 ]  # 5: there is none
 
 up: $(INSTALLED) ## start services and consumers in the background and print their addresses
 	@$(BIN)/billing dev up --consumers

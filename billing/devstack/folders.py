@@ -16,14 +16,21 @@ CACHE_NAME = "billing"
 
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Downloads shared by every checkout: $XDG_CACHE_HOME/billing, else ~/.cache/billing, else a temporary folder."""
-    base = environ.get("XDG_CACHE_HOME", "")
-    wanted = Path(base) if os.path.isabs(base) else Path(environ.get("HOME") or "/nonexistent") / ".cache"
+    base, home = environ.get("XDG_CACHE_HOME", ""), environ.get("HOME", "")
+    if os.path.isabs(base):
+        wanted = Path(base)
+    elif os.path.isdir(home):  # some users have a home that does not exist
+        wanted = Path(home) / ".cache"
+    else:
+        return _temporary_cache()
     try:
         (wanted / CACHE_NAME).mkdir(parents=True, exist_ok=True)
-        if os.access(wanted / CACHE_NAME, os.W_OK | os.X_OK):
-            return wanted / CACHE_NAME
-    except OSError:  # no home, or a read-only one
-        pass
+    except OSError:  # read-only
+        return _temporary_cache()
+    return wanted / CACHE_NAME if os.access(wanted / CACHE_NAME, os.W_OK | os.X_OK) else _temporary_cache()
+
+
+def _temporary_cache() -> Path:
     return own_folder(Path(tempfile.gettempdir()) / f"{CACHE_NAME}-cache-{os.getuid()}", mode=0o700)
 
 

@@ -40,7 +40,7 @@ def class_path(say: Callable[[str], None], cache: Path | None = None, sums_file:
     folder = (cache or cache_dir()) / f"kafka-{versions.KAFKA}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     if not folder.exists():
-        with locked(folder.with_suffix(".lock"), what="Kafka's download", limit_s=DOWNLOAD_LIMIT_S):
+        with locked(folder.with_name(f"{folder.name}.lock"), what="Kafka's download", limit_s=DOWNLOAD_LIMIT_S):
             if not folder.exists():  # unless another process has just fetched it
                 say(f"Kafka {versions.KAFKA}: downloading {len(sums)} jars, about {DOWNLOAD_MB} MB, once")
                 _download(sums, folder)

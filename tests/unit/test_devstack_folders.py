@@ -22,7 +22,11 @@ def test_the_cache_follows_xdg_then_home(tmp_path: Path) -> None:
 def test_without_a_usable_home_the_cache_is_temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "file").touch()  # root may write anywhere, but not below a file
-    assert cache_dir({"HOME": str(tmp_path / "file")}) == tmp_path / f"billing-cache-{os.getuid()}"
+    temporary = tmp_path / f"billing-cache-{os.getuid()}"
+    assert cache_dir({"XDG_CACHE_HOME": str(tmp_path / "file")}) == temporary
+    assert cache_dir({"HOME": str(tmp_path / "absent")}) == temporary
+    assert cache_dir({}) == temporary
+    assert not (tmp_path / "absent").exists()
 
 
 def test_the_state_folder_is_given_or_the_checkouts_own(tmp_path: Path) -> None:
