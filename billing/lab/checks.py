@@ -82,7 +82,7 @@ def _dead_letters(expected: Expected, ledger: Ledger) -> Check:
 def _findings(expected: Expected, ledger: Ledger) -> Check:
     sent = Counter(("differing_completion", key) for key in expected.differing)
     found = Counter(ledger.findings)
-    detail = f"{found.total():,} (second completions that differ, sent on purpose)"
+    detail = f"{found.total():,} second completions that say something else, sent on purpose"
     if sent != found:
         detail = f"{(sent - found).total()} missing, {(found - sent).total()} unexpected"
         detail += _example([*(found - sent), *(sent - found)])

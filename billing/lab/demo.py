@@ -38,6 +38,7 @@ def run_demo(options: Options, report_file: Path | None = None) -> int:
         with Screen() as screen:
             with open_services(purpose="demo", say=screen.say) as services:
                 report.seconds["services"] = time.monotonic() - begin
+                screen.say("Kafka, Redis/Valkey and PostgreSQL answer")
                 asyncio.run(_run(options, services, logs, screen, report))
                 screen.say("stopping what was started")
             report.seconds["total"] = time.monotonic() - begin

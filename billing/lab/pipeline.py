@@ -21,6 +21,7 @@ from billing.lab.books import Books, Ledger, Store, open_books
 from billing.lab.checks import Check, book_checks, hold_check, position_check
 from billing.lab.expected import Expected
 from billing.lab.measure import Meter
+from billing.lab.own_checks import own_checks
 from billing.lab.poison import home_partition
 from billing.lab.population import DemoAccount
 from billing.lab.supervise import CONSUMERS, Supervisor
@@ -121,7 +122,8 @@ class Pipeline:
         return sum(min(end, book.get(p, 0)) for book in books for p, end in ends.items()), wanted
 
     async def compare(self, expected: Expected, accounts: Sequence[DemoAccount], ends: Mapping[int, int]) -> Comparison:
-        """Positions, both books against each other and against what was sent, and the open holds."""
+        """Positions, both books against each other and against what was sent, the open holds, and the pipeline's own
+        verdicts."""
         checks = [
             position_check("applied_to_the_end_in_redis", ends, await self.books.inflight_positions()),
             position_check("settled_to_the_end_in_postgresql", ends, await self.books.postflight_positions()),
@@ -130,6 +132,7 @@ class Pipeline:
         checks += book_checks(expected, accounts, store, ledger)
         # log time is never ahead of the clock by more than a moment on one machine; five seconds to be on the safe side
         checks.append(hold_check(expected, store, int(time.time() * 1000) + 5_000))
+        checks += await own_checks(self.settings)
         return Comparison(checks, store, ledger)
 
 

@@ -40,7 +40,7 @@ class Mix:
     poison: float = 0.01
     repeat_same_id: float = 0.02
     repeat_other_id: float = 0.01
-    differing: float = 0.0002  # a second completion with other content
+    differing: float = 0.001  # a second completion with other content
     reordered: float = 0.03
     never_completed: float = 0.005
     binary_mode: float = 0.4
