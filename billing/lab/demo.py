@@ -57,6 +57,8 @@ async def _run(options: Options, services: Services, logs: Path, screen: Screen,
     """Trouble that ends the run early is a check that failed, with what was found until then."""
     try:
         async with _corner(services) as settings:
+            if settings.namespace:
+                screen.say(f"on given servers, under the namespace {settings.namespace}")
             await Campaign(options, settings, screen, report).run(logs)
     except* (NotPrepared, ConsumerFailed, WaitedTooLong, Undelivered) as group:
         screen.settle()
