@@ -75,6 +75,7 @@ def _first_refusal(accounts: Sequence[NewAccount], author: str, reason: str) -> 
 
 async def _import(connection: Connection, accounts: Sequence[NewAccount], author: str, reason: str) -> Imported:
     await connection.execute(query("accounts.create_incoming"))
+    await connection.execute(f"set local statement_timeout = '{int(IMPORT_TIMEOUT_S)}s'")
     distinct = await _copy(connection, accounts)
     await _refuse_conflicts(connection, accounts)
     known = await connection.fetch(query("accounts.drop_known"), timeout=IMPORT_TIMEOUT_S)

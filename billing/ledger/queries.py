@@ -1,7 +1,8 @@
 """Named, described SQL queries in `sql/*.sql`.
 
 A query begins with a line `-- name: <name>`, followed by comment lines that say what it does and what its
-parameters are, then one statement. `query("accounts.show")` is the query `show` of `sql/accounts.sql`.
+parameters are, then one statement (or several without parameters). `query("accounts.show")` is the query `show` of
+`sql/accounts.sql`.
 """
 
 from __future__ import annotations

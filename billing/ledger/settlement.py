@@ -67,6 +67,7 @@ class Settlement:
 
     async def _settle(self) -> Sequence[asyncpg.Record]:
         connection, batch, charges = self._connection, self._batch, self._work.charges
+        await connection.execute(query("sink.prepare_charges"))
         await connection.copy_records_to_table(
             "charges", schema_name="pg_temp", records=charge_rows(charges.values()), columns=CHARGE_COLUMNS
         )

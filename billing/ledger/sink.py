@@ -95,7 +95,6 @@ class PostgresSink:
     async def _apply(self, batch: Batch[UsageOp]) -> ApplyAnswer:
         work = sort_operations(batch.ops)
         async with lease(self._pool) as connection:
-            await connection.execute(query("sink.create_charges"))
             try:
                 async with connection.transaction():
                     counts = await Settlement(connection, batch, work).run(self._check, self._tariffs)
