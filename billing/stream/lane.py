@@ -134,7 +134,7 @@ class Lane(Generic[Op]):
                     return step
 
     async def _deliver(self, topic: str, fetched: Fetched) -> Step:
-        if not fetched.records and fetched.next_offset == fetched.from_offset:
+        if not _moved(fetched):
             return Step.GO_ON
         step = await self._delivery.deliver(topic, fetched)
         if step is not Step.SOUGHT:
@@ -145,16 +145,13 @@ class Lane(Generic[Op]):
 
     async def _next_records(self) -> Mapping[str, Fetched] | Step:
         """What is there of the first topic that has any; else whatever comes first within the idle wait."""
-        for topic in self._plan.topics[:-1]:
-            fetched = await self._cursor.fetch((topic,), 0.0)
-            if isinstance(fetched, Step) or any(part.records for part in fetched.values()):
-                return fetched
-        last = self._plan.topics[-1:]
-        if len(self._plan.topics) > 1:
-            fetched = await self._cursor.fetch(last, 0.0)
-            if isinstance(fetched, Step) or any(part.records for part in fetched.values()):
-                return fetched
-        return await self._cursor.fetch(tuple(self._plan.topics), self._plan.timings.idle_wait_seconds)
+        topics = tuple(self._plan.topics)
+        if len(topics) > 1:
+            for topic in topics:
+                fetched = await self._cursor.fetch((topic,), 0.0)
+                if isinstance(fetched, Step) or any(map(_moved, fetched.values())):
+                    return fetched
+        return await self._cursor.fetch(topics, self._plan.timings.idle_wait_seconds)
 
     # --- duties between batches -----------------------------------------------------------------------
 
@@ -213,3 +210,8 @@ class Lane(Generic[Op]):
     async def _sleep(self, seconds: float) -> None:
         with self.state.waiting():
             await self._plan.clock.sleep(seconds)
+
+
+def _moved(fetched: Fetched) -> bool:
+    """There are records, or a hole that the client has stepped over already and would not bring again."""
+    return fetched.next_offset != fetched.from_offset

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from billing.settings import SettingError, Settings
-from billing.stream.follower import Follower
+from billing.stream.follower import Follower, LogLost
 from billing.stream.kafka_reader import LogReader
 from billing.stream.log import Bounds, LogAway, OutOfRange
 from billing.stream.publisher import Outgoing, Publisher
@@ -114,6 +114,40 @@ async def test_a_follower_reads_from_the_beginning_catches_up_and_keeps_followin
         finally:
             task.cancel()
             await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("records", [0, 1, 3])
+async def test_s15_a_follower_of_a_recreated_topic_does_not_go_on(settings: Settings, records: int) -> None:
+    """Shorter than what was read, as long, or longer: what was built from the old topic is not to be trusted."""
+    await ensure_topics(settings)
+    topic = settings.topics.tariffs
+    async with _reader(settings) as reader:
+        async with Publisher(settings.kafka_bootstrap) as publisher:
+            await publisher.publish([Outgoing(topic, b"old", b"k")])
+        follower = Follower(reader, topic, lambda records: None)
+        task = asyncio.create_task(follower.run())
+        await follower.catch_up()
+        task.cancel()
+        await asyncio.wait([task])
+        await _recreate(settings, topic)
+        async with Publisher(settings.kafka_bootstrap) as publisher:
+            await publisher.publish([Outgoing(topic, b"new", b"k")] * records)
+        with pytest.raises(LogLost):
+            async with asyncio.timeout(20):
+                await follower.run()
+
+
+async def _recreate(settings: Settings, topic: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+        async with asyncio.timeout(10):
+            while topic in await admin.list_topics():  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.02)
+    finally:
+        await admin.close()
+    await ensure_topics(settings)
 
 
 async def test_kafka_away_is_said_within_the_deadline() -> None:

@@ -178,6 +178,24 @@ async def test_holes_of_aborted_transactions_are_stepped_over_and_undecided_ones
         assert len(bench.applied()) == 7
 
 
+async def test_a_hole_of_the_last_topic_is_stepped_over_without_fetching_it_again() -> None:
+    """The client brings a hole once: whichever fetch comes across it must not drop it."""
+    bench = Bench(topics=("entries", "usage"))
+    bench.append(3)
+    async with running(bench.runner()):
+        await bench.settled()
+        fetched: list[int] = []
+        member = bench.members[-1]
+        seek = member.seek
+        member.seek = lambda *args: (fetched.append(args[2]), seek(*args))[1]  # type: ignore[method-assign]  # a spy
+        for _ in range(20):
+            bench.log.hole("usage", 0, 2)
+            bench.append(1)
+            bench.log.hole("usage", 0, 1)
+            await bench.settled()
+        assert fetched == []
+
+
 async def test_a_quiet_partition_with_open_holds_gets_ticks_and_a_busy_or_settled_one_none() -> None:
     bench = Bench()
     ticks: list[int] = []
