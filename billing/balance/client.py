@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -36,7 +37,11 @@ class UnsupportedServer(Exception):
 async def check_server(client: Client) -> str:
     """Name and version of the server, for example "valkey 9.1.2". Raises UnsupportedServer for a Redis before 7.2;
     any Valkey will do."""
-    info = await client.info("server")
+    return server_version(await client.info("server"))
+
+
+def server_version(info: Mapping[str, Any]) -> str:
+    """The same from an answer to INFO."""
     if info.get("server_name") == "valkey":
         return f"valkey {info.get('valkey_version', '')}".strip()
     version = str(info.get("redis_version", "unknown"))

@@ -18,6 +18,7 @@ _COMMANDS = {
     "demo": ("billing.lab.cli", "demo", "The whole pipeline on real servers, verified (what `make run` runs)."),
     "dev": ("billing.cli.dev", "dev", "A local Kafka, Valkey and PostgreSQL."),
     "dlq": ("billing.cli.ledger", "dlq", "Dead letters."),
+    "guard": ("billing.cli.guard", "guard", "Health of the balance store, and what to do about it."),
     "holds": ("billing.cli.balances", "holds", "An account's open holds, from Redis."),
     "ledger": ("billing.cli.ledger", "ledger_group", "The books in PostgreSQL."),
     "migrate": ("billing.cli.operations", "migrate", "Prepare PostgreSQL, the topics and Redis."),
