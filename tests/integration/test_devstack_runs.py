@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from billing.devstack import postgres_files, versions
 from billing.devstack import server as server_module
 from billing.devstack.choice import Service
 from billing.devstack.errors import DevStackError
@@ -22,8 +24,9 @@ from billing.devstack.identity import ProcessId, is_running, terminate
 from billing.devstack.kafka import KafkaServer
 from billing.devstack.ports import LOOPBACK, free_port
 from billing.devstack.postgres import PostgresServer
+from billing.devstack.processes import spawn
 from billing.devstack.record import load
-from billing.devstack.runs import private_folder
+from billing.devstack.runs import clear_dead_runs, private_folder
 from billing.devstack.server import Server
 from billing.devstack.stack import LocalStack, make_server
 from billing.devstack.valkey import ValkeyServer
@@ -34,7 +37,7 @@ RUN = """
 import sys, time
 from pathlib import Path
 from billing.devstack.choice import Service
-from billing.devstack.runs import private_folder
+from billing.devstack.runs import clear_dead_runs, private_folder
 from billing.devstack.stack import LocalStack
 names = sys.argv[2].split(",")
 with private_folder("test", Path(sys.argv[1])) as folder:
@@ -54,6 +57,8 @@ def _run(state: Path, *services: Service) -> Iterator[tuple[subprocess.Popen[str
             yield process, Path(process.stdout.readline().strip())
         finally:
             process.kill()
+            process.wait()
+            clear_dead_runs(state / "runs")
 
 
 def _processes(folder: Path) -> list[ProcessId]:
@@ -195,3 +200,28 @@ def test_only_the_owner_may_read_addresses_and_the_password_is_asked_for(tmp_pat
         assert isinstance(server, PostgresServer)
         rules = [line.split() for line in (server.data / "pg_hba.conf").read_text().splitlines() if line.strip()]
         assert {rule[-1] for rule in rules if rule[0] in ("local", "host")} == {"scram-sha-256"}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only under root PostgreSQL runs as another user")
+def test_under_root_the_programs_are_copied_to_where_their_user_may_go(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setattr(postgres_files, "is_enterable", lambda _folder: False)
+        monkeypatch.setattr(postgres_files, "shared_temp_dir", lambda: Path(folder))
+        user = postgres_files.server_user()
+        assert user is not None
+        copy = postgres_files.programs(user)
+        assert Path(folder) in copy.parents
+
+        def version() -> str:
+            log = tmp_path / "version"
+            assert spawn([copy / "postgres", "--version"], log=log, cwd=Path("/"), user=user).wait(10) == 0
+            return log.read_text()
+
+        assert versions.POSTGRES in version()
+        (copy / "initdb").unlink()  # thinned out by a cleaner of temporary files: copied anew
+        assert postgres_files.programs(user) == copy
+        assert (copy / "initdb").exists()
+        assert versions.POSTGRES in version()
