@@ -74,11 +74,11 @@ def test_a_killed_run_leaves_no_process_and_the_next_clears_its_data(tmp_path: P
         assert all(is_running(process) for process in processes)
         run.kill()
         run.wait()
-    assert all(terminate(process, None, 10.0) for process in processes)  # gone by themselves
-    assert folder.exists()
-    with private_folder("next", tmp_path) as fresh:
-        assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == [fresh.name]
-    assert list((tmp_path / "runs").iterdir()) == []
+        assert all(terminate(process, None, 10.0) for process in processes)  # gone by themselves
+        assert folder.exists()
+        with private_folder("next", tmp_path) as fresh:
+            assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == [fresh.name]
+        assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_an_interrupted_run_stops_everything_and_removes_its_data(tmp_path: Path) -> None:
