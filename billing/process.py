@@ -16,7 +16,8 @@ from billing.observe.health import HealthServer
 from billing.observe.logs import configure
 from billing.settings import SettingError, Settings
 from billing.stream.backoff import Backoff
-from billing.stream.runner import Finished, Runner
+from billing.stream.finished import Finished
+from billing.stream.runner import Runner
 
 log = structlog.get_logger(__name__)
 

@@ -113,8 +113,12 @@ class KafkaMembership:
             kafka_errors.TopicAuthorizationFailedError,
         ) as error:
             raise LogAway(str(error) or "no answer to a fetch") from error
-        except kafka_errors.KafkaError as error:
-            raise LogBroken(str(error)) from error
+        except (kafka_errors.KafkaError, kafka_errors.ConsumerStoppedError) as error:
+            raise LogBroken(str(error) or type(error).__name__) from error
+        except asyncio.CancelledError as error:
+            if being_cancelled():
+                raise
+            raise LogBroken("the client was closed") from error
         return {topic: Fetched(before[pair], batches.get(pair, ()), after[pair]) for pair, topic in pairs.items()}
 
     def seek(self, topic: str, partition: int, offset: int) -> None:

@@ -187,7 +187,7 @@ class _answered_within:
             raise LogAway("the client was closed") from error
         if isinstance(error, kafka_errors.OffsetOutOfRangeError):
             raise OutOfRange(str(error)) from error
-        if isinstance(error, kafka_errors.KafkaError | OSError):
+        if isinstance(error, kafka_errors.KafkaError | kafka_errors.ConsumerStoppedError | OSError):
             raise LogAway(str(error) or type(error).__name__) from error
 
 

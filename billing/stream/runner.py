@@ -5,48 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeAlias
+from typing import Any, Generic
 
 import structlog
 
 from billing.stream import metrics
 from billing.stream.backoff import Backoff
 from billing.stream.ends import Ends
+from billing.stream.finished import Crashed, Drained, Finished, RefusedToRun
 from billing.stream.lane import Lane, LaneEnded
+from billing.stream.lane_health import health
 from billing.stream.lane_state import State
 from billing.stream.log import LogAway, LogBroken, Membership
 from billing.stream.plan import Plan
 from billing.stream.sink import Op
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """Stopped because it was asked to; exit code 0."""
-
-    exit_code: Literal[0] = 0
-    reason: str = "drained"
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedToRun:
-    """This build, the sink and the topics do not fit together; exit code 2 with the reason as its one line."""
-
-    reason: str
-    exit_code: Literal[2] = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Crashed:
-    """A bug, already logged with its traceback; exit code 1. Nothing was skipped: positions live in the sink."""
-
-    reason: str
-    exit_code: Literal[1] = 1
-
-
-Finished: TypeAlias = Drained | RefusedToRun | Crashed
 
 
 class Runner(Generic[Op]):
@@ -107,26 +81,11 @@ class Runner(Generic[Op]):
 
     def snapshot(self) -> dict[str, Any]:
         """For the health endpoint (called from another thread, only reads): healthy, and each lane's state."""
-        lanes = [self._lane_view(lane) for lane, _ in list(self._lanes.values())]
-        well = {State.RUNNING.value, State.CLAIMING.value, State.VERIFYING.value, State.CATCHING_UP.value}
+        lanes = [lane for lane, _ in list(self._lanes.values())]
         return {
-            "healthy": self._finished is None and all(lane["state"] in well for lane in lanes),
             "group": self._plan.group,
             "joined": self._membership is not None,
-            "kafka_away": self._ends.away,
-            "lanes": sorted(lanes, key=lambda lane: lane["partition"]),
-        }
-
-    def _lane_view(self, lane: Lane[Op]) -> dict[str, Any]:
-        state, now = lane.state, self._plan.clock.monotonic()
-        positions = {topic: position.offset for topic, position in list(state.positions.items())}
-        return {
-            "partition": state.partition,
-            "state": state.state.value,
-            "reason": state.reason,
-            "positions": positions,
-            "lag": {topic: self._ends.lag(topic, state.partition, offset) for topic, offset in positions.items()},
-            "seconds_since_applied": None if state.applied_at is None else round(now - state.applied_at, 1),
+            **health(lanes, self._ends, self._plan.clock.monotonic(), ended=self._finished is not None),
         }
 
     # --- the group's view: Listener ---------------------------------------------------------------------

@@ -18,13 +18,14 @@ from stream_member import serve
 
 from billing.devstack.kafka import KafkaServer
 from billing.settings import Settings
+from billing.stream.finished import Drained, Finished
 from billing.stream.kafka import kafka_group
 from billing.stream.kafka_reader import LogReader
 from billing.stream.log import LogAway
 from billing.stream.memory_sink import Effect, Everything, MemorySink
 from billing.stream.plan import Plan, Timings
 from billing.stream.publisher import Outgoing, Publisher
-from billing.stream.runner import Drained, Finished, Runner
+from billing.stream.runner import Runner
 from billing.stream.topics import ensure_topics
 
 PARTITIONS = 4

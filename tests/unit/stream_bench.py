@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from billing.stream.memory import MemoryGroup, MemoryLog, MemoryMembership
+from billing.stream.finished import Finished
+from billing.stream.memory import MemoryLog
+from billing.stream.memory_group import MemoryGroup, MemoryMembership
 from billing.stream.memory_sink import Effect, Everything, MemorySink
 from billing.stream.plan import Plan, Timings
-from billing.stream.runner import Finished, Runner
+from billing.stream.runner import Runner
 
 FAST = Timings(
     idle_wait_seconds=0.01,

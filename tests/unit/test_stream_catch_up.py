@@ -6,8 +6,8 @@ import asyncio
 
 from stream_bench import Bench, running, until
 
+from billing.stream.finished import Crashed
 from billing.stream.memory_sink import Everything
-from billing.stream.runner import Crashed
 from billing.stream.sink import Unavailable
 
 
