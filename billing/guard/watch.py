@@ -85,6 +85,8 @@ class Guard:
         try:
             async with asyncio.timeout(LEDGER_DEADLINE_S):
                 found = await self._identity()
+        except asyncpg.UndefinedTableError:
+            found = None
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             return f"no answer from the ledger: {type(error).__name__}"
         return found or "the ledger is not migrated"
