@@ -17,6 +17,17 @@ ACQUIRE_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 30.0
 RELEASE_TIMEOUT_S = 5.0
 
+BROKEN: tuple[type[BaseException], ...] = (
+    asyncio.CancelledError,
+    TimeoutError,
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""After these nobody knows what a connection would say next."""
+
 
 async def open_pool(
     dsn: str, *, max_size: int = 8, command_timeout_s: float = COMMAND_TIMEOUT_S, application_name: str = "billing"
@@ -60,11 +71,12 @@ def _server_settings(application_name: str, command_timeout_s: float) -> dict[st
 @asynccontextmanager
 async def lease(pool: Pool, *, timeout_s: float = ACQUIRE_TIMEOUT_S) -> AsyncIterator[Connection]:
     """A connection of the pool, given back afterwards. After a cancellation or a deadline the reply may still be
-    on its way, so the connection is dropped instead (S39)."""
+    on its way, and after a crash of the server asyncpg may believe that a COPY goes on: the connection is dropped
+    instead (S39)."""
     connection = await pool.acquire(timeout=timeout_s)
     try:
         yield connection
-    except (asyncio.CancelledError, TimeoutError, OSError):
+    except BROKEN:
         connection.terminate()
         raise
     finally:

@@ -52,6 +52,7 @@ _BY_CLASS: tuple[tuple[tuple[type[BaseException], ...], Trouble], ...] = (
             exceptions.IdleInTransactionSessionTimeoutError,
             exceptions.InvalidCatalogNameError,  # the database is being restored under this name
             exceptions.TargetServerAttributeNotMatched,
+            exceptions.InternalClientError,  # asyncpg has lost track of a connection that broke in a COPY
         ),
         Trouble.AWAY,
     ),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from system_harness import MakeTraffic, RunPipeline
+from system_harness import MakeTraffic, PrivateServers, RunPipeline
 
+from billing.devstack.server import Server
 from billing.lab.oracle import Oracle
 from billing.lab.pipeline import Pipeline, running_pipeline
 from billing.lab.population import PLANS, demo_accounts, tariff_file
@@ -39,3 +40,15 @@ def run_pipeline(tmp_path: Path) -> RunPipeline:
             yield pipeline
 
     return run
+
+
+@pytest.fixture
+def private_servers(
+    private_kafka: Callable[..., Server],
+    private_valkey: Callable[..., Server],
+    private_postgres: Callable[..., Server],
+) -> PrivateServers:
+    """Settings for servers of this test's own, and the servers. PostgreSQL commits durably, so that it may crash."""
+    servers = [private_valkey(), private_postgres(durable=True), private_kafka()]
+    redis, postgres, kafka = servers
+    return Settings(kafka_bootstrap=kafka.url, redis_url=redis.url, postgres_dsn=postgres.url), servers

@@ -48,7 +48,9 @@ class _Demo:
 async def _demo(state: Path, *options: str, environ: Mapping[str, str]) -> AsyncIterator[_Demo]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("BILLING_", "DEMO_"))}
     process = await asyncio.create_subprocess_exec(
-        *(BILLING, "demo", *options),
+        str(BILLING),
+        "demo",
+        *options,
         env={**kept, "BILLING_STATE_DIR": str(state), **environ},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

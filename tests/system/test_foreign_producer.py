@@ -37,14 +37,13 @@ def _publish(settings: Settings, traffic: Traffic, ticks: int, each: int) -> int
     begin_ms = int(time.time() * 1000) - 10 * ticks
     for tick in range(ticks):
         for record in traffic.take(begin_ms + 10 * tick, each):
-            place = {} if record.partition is None else {"partition": record.partition}
             producer.produce(
                 settings.topics.usage,
                 value=record.value,
                 key=record.key,
                 headers=list(record.headers),
                 on_delivery=delivered,
-                **place,
+                partition=-1 if record.partition is None else record.partition,  # -1: librdkafka's choice
             )
         producer.poll(0)
     assert producer.flush(30) == 0

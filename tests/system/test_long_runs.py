@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
+from system_harness import MakeTraffic, PrivateServers, RunPipeline
 
 from billing.devstack.server import Server
 from billing.lab.pipeline import Pipeline
@@ -14,7 +15,6 @@ from billing.lab.population import demo_accounts
 from billing.lab.prepare import committed_accounts, open_accounts
 from billing.lab.publisher import Publisher, publish_for
 from billing.settings import Settings
-from system_harness import MakeTraffic, RunPipeline
 
 pytestmark = pytest.mark.slow
 
@@ -40,17 +40,10 @@ async def _crash_consumers(pipeline: Pipeline, rng: random.Random, times: int) -
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_s10_servers_crash_under_traffic_and_both_books_are_exact(
-    private_kafka: Callable[..., Server],
-    private_valkey: Callable[..., Server],
-    private_postgres: Callable[..., Server],
-    make_traffic: MakeTraffic,
-    run_pipeline: RunPipeline,
-    seed: int,
+    private_servers: PrivateServers, make_traffic: MakeTraffic, run_pipeline: RunPipeline, seed: int
 ) -> None:
     """Valkey may lose its last second (appendfsync everysec): balances and positions go back together."""
-    servers = [private_valkey(), private_postgres(durable=True), private_kafka()]
-    redis, postgres, kafka = servers
-    settings = Settings(kafka_bootstrap=kafka.url, redis_url=redis.url, postgres_dsn=postgres.url)
+    settings, servers = private_servers
     traffic = make_traffic(seed)
     async with run_pipeline(settings) as pipeline:
         await open_accounts(settings, committed_accounts())

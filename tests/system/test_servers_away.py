@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from system_harness import MakeTraffic, RunPipeline
+from system_harness import MakeTraffic, PrivateServers, RunPipeline
 
 from billing.devstack.server import Server
 from billing.lab.population import demo_accounts
 from billing.lab.prepare import committed_accounts, open_accounts
 from billing.lab.publisher import Publisher, publish_for
-from billing.settings import Settings
 
 AWAY_SECONDS = 2.0
 
@@ -26,15 +25,9 @@ async def _each_away(servers: Sequence[Server]) -> None:
 
 
 async def test_r9_every_server_away_in_turn_and_nothing_is_lost(
-    private_kafka: Callable[..., Server],
-    private_valkey: Callable[..., Server],
-    private_postgres: Callable[..., Server],
-    make_traffic: MakeTraffic,
-    run_pipeline: RunPipeline,
+    private_servers: PrivateServers, make_traffic: MakeTraffic, run_pipeline: RunPipeline
 ) -> None:
-    servers = [private_valkey(), private_postgres(), private_kafka()]
-    redis, postgres, kafka = servers
-    settings = Settings(kafka_bootstrap=kafka.url, redis_url=redis.url, postgres_dsn=postgres.url)
+    settings, servers = private_servers
     traffic = make_traffic(9, partitions=settings.partitions)
     async with run_pipeline(settings) as pipeline:
         await open_accounts(settings, committed_accounts())
