@@ -132,7 +132,8 @@ def _file(info: Mapping[str, Any], client: Mapping[str, Any], config: Mapping[st
     """The config file, where the server is on this machine: it saw both ends of our connection at one address."""
     if config is None:
         return FileView()
-    here = _host(client.get("addr"))
-    if not here or here != _host(client.get("laddr")):
+    if "addr" not in client:
+        return FileView(unchecked="the config file (CLIENT INFO is not permitted)")
+    if _host(client["addr"]) != _host(client.get("laddr")):
         return FileView(unchecked="the config file (the server is on another machine)")
     return compare_file(str(info.get("config_file", "")), config)

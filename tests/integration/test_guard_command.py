@@ -6,16 +6,19 @@ import asyncio
 import json
 import os
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from guard_harness import Factory, until_refused
+from guard_harness import DETECTED_S, Factory, until_refused
 from redis.asyncio import Redis
 
 from billing import operations
+from billing.devstack.postgres import PostgresServer
 from billing.devstack.valkey import ValkeyServer
-from billing.guard.watch import guarding
+from billing.guard.watch import guard_of, guarding
 from billing.settings import Settings
 
 
@@ -98,3 +101,22 @@ async def test_a_ledger_that_is_away_or_not_migrated_refuses(settings: Settings)
     async with guarding(replace(settings, postgres_dsn="postgresql://postgres@127.0.0.1:1/none")) as watcher:
         assert watcher.verdict().reasons[0] == "ledger_unknown"
         assert "no answer" in watcher.verdict().reason
+
+
+async def test_r11_a_ledger_that_hangs_delays_no_look(
+    deployment: tuple[Settings, ValkeyServer], private_postgres: Callable[..., PostgresServer]
+) -> None:
+    settings, _ = deployment
+    ledger = private_postgres()
+    settings = replace(settings, postgres_dsn=ledger.url)
+    assert isinstance(await operations.migrate(settings), operations.Prepared | operations.NotPrepared)
+    async with guard_of(settings) as found:
+        ledger.pause()  # it takes no new connections
+        try:
+            for _ in range(2):
+                began = time.monotonic()
+                assert (await found.look()).reasons[0] == "ledger_unknown"
+                assert time.monotonic() - began < DETECTED_S
+        finally:
+            ledger.resume()
+        assert "ledger_unknown" not in (await found.look()).reasons

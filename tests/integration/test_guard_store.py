@@ -187,6 +187,8 @@ async def test_s44_replica_of_another_is_named(private_valkey: Factory, store: G
     verdict = await store.look()
     assert verdict.reasons[:2] == ("replica", "read_only")
     assert "replica_of_itself" not in verdict.reasons
+    await store.do("REPLICAOF", "192.0.2.1", store.server.port)  # its own port, elsewhere
+    assert (await store.look()).reasons[:2] == ("replica", "read_only")
 
 
 async def test_s49_isolated_old_primary_that_wants_replicas_is_refused(private_valkey: Factory, store: Guarded) -> None:
