@@ -99,14 +99,17 @@ async def set_account(pool: Pool, account: str, changes: Changes, *, author: str
     if problem is not None:
         return problem
     try:
-        return await in_transaction(pool, lambda connection: _set(connection, account, changes, author, reason))
+        return await in_transaction(
+            pool, lambda connection: set_in(connection, account, changes, author=author, reason=reason)
+        )
     except asyncpg.CheckViolationError as error:
         if error.constraint_name != "catalogue_lead":
             raise
         return effective_problem(account)
 
 
-async def _set(connection: Connection, account: str, changes: Changes, author: str, reason: str) -> SetAnswer:
+async def set_in(connection: Connection, account: str, changes: Changes, *, author: str, reason: str) -> SetAnswer:
+    """As `set_account`, inside the caller's transaction; the input has been checked. May raise RollBack."""
     row = await connection.fetchrow(query("accounts.lock"), account)
     if row is None:
         return NoSuchAccount(account)

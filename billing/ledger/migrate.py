@@ -14,7 +14,8 @@ import asyncpg
 from billing.ledger.database import Connection, connect
 from billing.ledger.locks import LOCK_SPACE, Lock
 
-USAGE_TOPIC = "usage.events"  # logical name: tables do not know the deployment's namespace
+USAGE_TOPIC = "usage.events"  # logical names: tables do not know the deployment's namespace
+SIGNALS_TOPIC = "billing.signals"
 MIGRATE_TIMEOUT_S = 120.0
 
 
@@ -140,9 +141,12 @@ async def _meta(connection: Connection, partitions: int) -> asyncpg.Record:
     meta: asyncpg.Record | None = await connection.fetchrow("select timeline, partitions from ledger_meta")
     assert meta is not None
     await connection.execute(
-        "insert into positions (topic, partition) select $1, p from generate_series(0, $2::integer - 1) as p"
-        " on conflict do nothing",
-        USAGE_TOPIC,
+        "insert into positions (topic, partition) select t, p from unnest($1::text[]) as t,"
+        " generate_series(0, $2::integer - 1) as p on conflict do nothing",
+        [USAGE_TOPIC, SIGNALS_TOPIC],
         meta["partitions"],
+    )
+    await connection.execute(
+        "update recharge_switch set reconciled_timeline = $1 where reconciled_timeline is null", meta["timeline"]
     )
     return meta

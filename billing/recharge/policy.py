@@ -24,9 +24,12 @@ class Refusal(StrEnum):
     LEDGER_DISAGREES = "ledger_disagrees"
     LEDGER_LAGS = "ledger_lags"
     FROZEN = "frozen"
+    NO_USAGE = "no_usage"
     INTENT_OPEN = "intent_open"
     PAUSED = "paused"
     BREAKER_OPEN = "breaker_open"
+    BREAKER_TRIPPED = "breaker_tripped"  # this charge would have exceeded it: it is open from here on
+    ABOVE_BREAKER = "above_breaker"  # more than a minute may ever move: this account's business, nobody else's
     CAP_MONEY_DAY = "cap_money_day"
     CAP_COUNT_DAY = "cap_count_day"
     MINIMUM_INTERVAL = "minimum_interval"
@@ -56,6 +59,7 @@ class Limits:
     ledger_lag_ms: int = 30_000
     proof_age_ms: int = 5_000
     money_caps_of_increments: int = 5
+    breaker_per_minute_micros: int = 10_000_000_000  # 10,000.00 units of each currency, whichever it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,7 @@ class LedgerView:
     usage_position: int
     log_time_ms: int
     frozen: bool = False
+    frozen_reason: str = ""
 
     @property
     def level_micros(self) -> int:
@@ -165,13 +170,20 @@ def check_ledger(store: StoreView, ledger: LedgerView, terms: Terms, limits: Lim
     refusal = None
     if ledger.frozen:
         refusal = Refusal.FROZEN
+    elif ledger.used_micros <= 0:
+        refusal = Refusal.NO_USAGE  # nothing but usage makes an account due (R5)
     elif lag_ms > limits.ledger_lag_ms:
         refusal = Refusal.LEDGER_LAGS
     elif ledger.level_micros >= (terms.recharge_below_micros or 0):
         refusal = Refusal.LEDGER_DISAGREES
-    return Verdict(
-        "ledger", refusal, {"level_micros": ledger.level_micros, "lag_ms": lag_ms, "frozen": ledger.frozen}
-    )
+    seen = {
+        "level_micros": ledger.level_micros,
+        "below_micros": terms.recharge_below_micros,
+        "excluded_debits_micros": ledger.excluded_debits_micros,
+        "lag_ms": lag_ms,
+        "frozen": ledger.frozen_reason if ledger.frozen else None,
+    }
+    return Verdict("ledger", refusal, seen)
 
 
 def check_episode(history: History) -> Verdict:
@@ -181,7 +193,8 @@ def check_episode(history: History) -> Verdict:
 
 
 def check_caps(history: History, terms: Terms, limits: Limits, now_ms: int) -> Verdict:
-    """5: switches, breaker, the day's money and count, interval, declines: the first that refuses is named."""
+    """5: switches, the day's money and count, interval, declines, and last the breaker's room, so that only a charge
+    that nothing else forbids can trip it. The first that refuses is named."""
     amount = terms.recharge_by_micros or 0
     cap = terms.daily_cap_micros
     cap = limits.money_caps_of_increments * amount if cap is None else cap
@@ -189,7 +202,8 @@ def check_caps(history: History, terms: Terms, limits: Limits, now_ms: int) -> V
     since_decline_ms = None if history.last_decline_at_ms is None else now_ms - history.last_decline_at_ms
     tests: tuple[tuple[Refusal, Callable[[], bool]], ...] = (
         (Refusal.PAUSED, lambda: history.paused),
-        (Refusal.BREAKER_OPEN, lambda: history.breaker_open or amount > history.breaker_room_micros),
+        (Refusal.BREAKER_OPEN, lambda: history.breaker_open),
+        (Refusal.ABOVE_BREAKER, lambda: amount > limits.breaker_per_minute_micros),
         (Refusal.CAP_MONEY_DAY, lambda: history.amount_today_micros + amount > cap),
         (Refusal.CAP_COUNT_DAY, lambda: history.count_today >= limits.count_per_day),
         (
@@ -201,6 +215,7 @@ def check_caps(history: History, terms: Terms, limits: Limits, now_ms: int) -> V
             Refusal.DECLINES_BACK_OFF,
             lambda: since_decline_ms is not None and since_decline_ms < back_off_ms(history, limits),
         ),
+        (Refusal.BREAKER_TRIPPED, lambda: amount > history.breaker_room_micros),
     )
     refusal = next((name for name, refuses in tests if refuses()), None)
     return Verdict(
@@ -213,9 +228,28 @@ def check_caps(history: History, terms: Terms, limits: Limits, now_ms: int) -> V
             "cap_micros": cap,
             "since_newest_ms": since_newest_ms,
             "declines_in_a_row": history.declines_in_a_row,
+            "since_decline_ms": since_decline_ms,
+            "paused": history.paused,
+            "breaker_open": history.breaker_open,
             "breaker_room_micros": history.breaker_room_micros,
         },
     )
+
+
+def check_switches(history: History) -> Verdict:
+    """The part of 5 that is looked at again just before money moves: the pause switch and the breaker."""
+    refusal = Refusal.PAUSED if history.paused else Refusal.BREAKER_OPEN if history.breaker_open else None
+    return Verdict("switches", refusal, {"paused": history.paused, "breaker_open": history.breaker_open})
+
+
+def until_refused(*checks: Callable[[], Verdict]) -> tuple[Verdict, ...]:
+    """The checks in their order, none after the first that refuses: it would look at what is not to be trusted."""
+    verdicts: list[Verdict] = []
+    for check in checks:
+        verdicts.append(check())
+        if verdicts[-1].refusal is not None:
+            break
+    return tuple(verdicts)
 
 
 def back_off_ms(history: History, limits: Limits) -> int:
@@ -224,3 +258,31 @@ def back_off_ms(history: History, limits: Limits) -> int:
         return 0
     steps = limits.decline_back_off_ms
     return steps[min(history.declines_in_a_row, len(steps)) - 1]
+
+
+_NEVER = frozenset({Refusal.NOT_CONFIGURED, Refusal.ACCOUNT_CLOSED, Refusal.NOT_BELOW_THRESHOLD, Refusal.NO_USAGE})
+_SLOW_MS: Mapping[Refusal, int] = {
+    Refusal.FROZEN: 30_000,
+    Refusal.PAUSED: 10_000,
+    Refusal.BREAKER_OPEN: 10_000,
+    Refusal.BREAKER_TRIPPED: 10_000,
+    Refusal.ABOVE_BREAKER: 60_000,
+    Refusal.CAP_MONEY_DAY: 60_000,
+    Refusal.CAP_COUNT_DAY: 60_000,
+    Refusal.MINIMUM_INTERVAL: 5_000,
+    Refusal.DECLINES_BACK_OFF: 60_000,
+    Refusal.DECLINES_PAUSED: 60_000,
+}
+FIRST_RETRY_MS = 250
+MAX_RETRY_MS = 30_000
+
+
+def evaluate_again_ms(refusal: Refusal, times: int) -> int | None:
+    """When a refused account is evaluated again, `times` being how often in a row it was refused so; None: not before
+    the next signal. What another process is about to change (the ledger settling, an open intent) is looked at soon,
+    then less and less often."""
+    if refusal in _NEVER:
+        return None
+    if refusal in _SLOW_MS:
+        return _SLOW_MS[refusal]
+    return min(MAX_RETRY_MS, FIRST_RETRY_MS << min(max(times - 1, 0), 16))
