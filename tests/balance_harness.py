@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from billing.balance import admin
 from billing.balance.calls import Functions
 from billing.balance.client import open_client
+from billing.balance.conditions import conditions
 from billing.balance.keys import KeySpace
-from billing.balance.library import source
-from billing.balance.model import PartitionModel
+from billing.balance.library import FUNCTION_VERSION, source
+from billing.balance.model import BACKLOG, PartitionModel
 from billing.balance.reader import BalanceReader
-from billing.balance.records import AccountRecord, HoldRecord, UnknownRecord
+from billing.balance.records import AccountRecord, HoldRecord, Status, UnknownRecord
+from billing.balance.signals import StoredSignal
 from billing.balance.snapshot import AccountSnapshot, LedgerLagging, LedgerView
 from billing.balance.store import RedisSink
 from billing.settings import Topics
@@ -51,10 +56,14 @@ end)
 """
 
 
-def build_with_faults(library: str, version: str = "1") -> str:
-    """The library with a smaller bound of strays and a way to make a write fail."""
+def build_with_faults(library: str, version: str = FUNCTION_VERSION, backlog: int = BACKLOG) -> str:
+    """The library with smaller bounds of strays and unpublished signals and a way to make a write fail."""
     text = source(library, version)
-    for old, new in ((_WRITE, _FAILING_WRITE), ("local STRAYS = 10000 ", f"local STRAYS = {STRAYS} ")):
+    for old, new in (
+        (_WRITE, _FAILING_WRITE),
+        ("local STRAYS = 10000 ", f"local STRAYS = {STRAYS} "),
+        ("local BACKLOG = 100000 ", f"local BACKLOG = {backlog} "),
+    ):
         assert text.count(old) == 1
         text = text.replace(old, new)
     return text
@@ -65,8 +74,9 @@ def build_with_faults(library: str, version: str = "1") -> str:
 class Store:
     """One partition of a test store."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: Functions, backlog: int = BACKLOG) -> None:
         self.functions = functions
+        self.backlog = backlog
         self.client = functions.client
         self.sink = RedisSink(functions, TOPICS)
         self.reader = BalanceReader(functions, TOPICS, lambda account: PARTITION)
@@ -75,12 +85,12 @@ class Store:
 
     @staticmethod
     @asynccontextmanager
-    async def open(redis_url: str) -> Any:
-        """Loads the test library and removes it and all keys afterwards."""
+    async def open(redis_url: str, backlog: int = BACKLOG) -> Any:
+        """Loads the test library and removes it and all keys afterwards. `backlog` bounds unpublished signals."""
         client = open_client(redis_url)
         name = f"billing_test_{uuid.uuid4().hex[:12]}"
-        await client.function_load(build_with_faults(name))
-        store = Store(Functions(client, KeySpace(name, 8, GENERATION_MS), library=name))
+        await client.function_load(build_with_faults(name, backlog=backlog))
+        store = Store(Functions(client, KeySpace(name, 8, GENERATION_MS), library=name), backlog)
         try:
             yield store
         finally:
@@ -108,7 +118,8 @@ class Store:
             admin.Positions(positions[TOPICS.usage], positions[TOPICS.entries], log_time_ms),
         )
         assert answer == admin.Done()
-        return PartitionModel(TOPICS, TIMELINE, GENERATION_MS, positions, log_time_ms, stray_limit=STRAYS)
+        bounds = {"stray_limit": STRAYS, "backlog_limit": self.backlog}
+        return PartitionModel(TOPICS, TIMELINE, GENERATION_MS, positions, log_time_ms, **bounds)
 
     async def claimed(self, nonce: str = "n") -> Owner:
         """Claim the partition."""
@@ -151,12 +162,45 @@ class Store:
             expired=0,
             halted="",
             done=done,
+            accounts={name: replaced(record) for name, record in model.accounts.items()},
+            signals=[],
         )
+
+    async def signals(self) -> list[StoredSignal]:
+        """The signals that are not yet published, and forgets them, as a publisher does."""
+        owner = await self._owner()
+        reply = await self._signals(owner, "", 1_000_000)
+        stream = reply[3]
+        if stream:
+            milliseconds, sequence = stream[-1][0].decode().split("-")
+            await self._signals(owner, f"{milliseconds}-{int(sequence) + 1}", 1)
+        return [StoredSignal.unpack(fields[1]) for _, fields in stream]
+
+    async def remind(self) -> None:
+        """One whole round of repeats."""
+        cursor = "0"
+        while True:
+            keys, incarnation = self.functions.keys.all(PARTITION, str(self.incarnation)), str(self.incarnation)
+            owner = await self._owner()
+            reply = await self.functions.call("remind", keys, incarnation, owner.epoch, owner.nonce, cursor, 2)
+            assert isinstance(reply, list), reply
+            if reply[0] == "full" or (cursor := reply[1].decode()) == "0":
+                return
+
+    async def _signals(self, owner: Owner, keep: str, count: int) -> list[Any]:
+        keys, incarnation = self.functions.keys.all(PARTITION, str(self.incarnation)), str(self.incarnation)
+        reply = await self.functions.call("signals", keys, incarnation, owner.epoch, owner.nonce, keep, count)
+        assert isinstance(reply, list), reply
+        return reply
+
+    async def _owner(self) -> Owner:
+        epoch, nonce = await self.client.hmget(self.functions.keys.meta(PARTITION), ["epoch", "nonce"])
+        return Owner(int(epoch), nonce.decode())
 
     async def state(self) -> dict[str, Any]:
         """What is stored, in the shape of `model_state`."""
         keys = self.functions.keys.all(PARTITION, str(self.incarnation))
-        meta, pos, acct, sess, lease, stray, deriving, *done = keys
+        meta, pos, acct, sess, lease, stray, deriving, *done, alert, sig, _ = keys
         pipe = self.client.pipeline(transaction=True)
         for key in (meta, pos, acct, sess, deriving):
             pipe.hgetall(key)
@@ -164,7 +208,9 @@ class Store:
             pipe.zrange(key, 0, -1, withscores=True)
         for key in done:
             pipe.smembers(key)
-        m, p, accounts, holds, unknown, leases, strays, *sets = await pipe.execute()
+        pipe.smembers(alert)
+        pipe.xrange(sig)
+        m, p, accounts, holds, unknown, leases, strays, *sets, alerted, stream = await pipe.execute()
         m, p = _text(m), _text(p)
         ends = {name.decode(): HoldRecord.unpack(packed).lease_end_ms for name, packed in holds.items()}
         assert "torn" in m or _text(dict(leases)) == ends
@@ -179,12 +225,24 @@ class Store:
             "holds": {k.decode(): HoldRecord.unpack(v) for k, v in holds.items()},
             "unknown": {k.decode(): UnknownRecord.unpack(v) for k, v in unknown.items()},
             "strays": {k: int(v) for k, v in _text(dict(strays)).items()},
+            "alerted": {name.decode() for name in alerted},
+            "signals": in_order(StoredSignal.unpack(fields[b"s"]) for _, fields in stream),
             "done": {
                 slot: (int(p[f"generation_{slot}"]), {key.decode() for key in keys})
                 for slot, keys in enumerate(sets)
                 if f"generation_{slot}" in p
             },
         }
+
+
+def in_order(signals: Iterable[StoredSignal]) -> list[StoredSignal]:
+    """As a multiset: within a call their order is free."""
+    return sorted(signals, key=repr)
+
+
+def replaced(record: AccountRecord) -> AccountRecord:
+    """The record as a rebuild writes it."""
+    return msgspec.structs.replace(record, flags=conditions(record))
 
 
 def model_state(model: PartitionModel) -> dict[str, Any]:
@@ -202,6 +260,8 @@ def model_state(model: PartitionModel) -> dict[str, Any]:
         "holds": model.holds,
         "unknown": model.unknown,
         "strays": model.strays,
+        "alerted": model.alerted(),
+        "signals": in_order(model.signals),
         "done": model.done,
     }
 
@@ -220,7 +280,15 @@ class FixedLedger(LedgerView):
         return self.snapshots.get(account, LedgerLagging())
 
 
-def opened(account: str, *, credit: int = 20_000_000, at: int = 0, timeline: str = TIMELINE) -> AccountOpened:
+def opened(
+    account: str,
+    *,
+    credit: int = 20_000_000,
+    at: int = 0,
+    timeline: str = TIMELINE,
+    below: int | None = None,
+    status: Status = "open",
+) -> AccountOpened:
     return AccountOpened(
         account=account,
         ledger_seq=1,
@@ -231,8 +299,8 @@ def opened(account: str, *, credit: int = 20_000_000, at: int = 0, timeline: str
         usage_position=at,
         credit_micros=credit,
         credit_limit_micros=0,
-        recharge_below_micros=None,
-        status="open",
+        recharge_below_micros=below,
+        status=status,
     )
 
 

@@ -10,7 +10,10 @@ from billing.usage.ops import SessionKind
 GENERATION_MS = 6 * 3_600_000
 """Length of a dedupe generation in log time: a settled session is remembered for two to three of them."""
 
-DATA_KEYS = ("pos", "acct", "sess", "lease", "stray", "deriving", "done:0", "done:1", "done:2")
+DATA_KEYS = (
+    *("pos", "acct", "sess", "lease", "stray", "deriving", "done:0", "done:1", "done:2"),
+    *("alert", "sig", "marker"),
+)
 """Data keys of one partition, in the order in which the functions take them (after `meta`)."""
 
 

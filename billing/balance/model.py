@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from billing.balance.codec import BalanceOp
 from billing.balance.keys import session_key, split_session_key
 from billing.balance.model_entries import EntryWork
+from billing.balance.model_signals import Outbox
 from billing.balance.model_usage import UsageWork
 from billing.balance.records import AccountRecord, HoldRecord, UnknownRecord
+from billing.balance.signals import StoredSignal
 from billing.balance.snapshot import AccountSnapshot
 from billing.settings import Topics
 from billing.stream.record import Position
@@ -33,12 +35,13 @@ from billing.stream.sink import (
 from billing.usage.ops import SessionKind
 
 STRAYS = 10_000
+BACKLOG = 100_000
 
 
 @dataclass
 class PartitionModel:
     """One healthy partition. `done` maps a slot (0 to 2) to its dedupe generation and sessions; `strays` an account
-    to the offset after its last passed usage."""
+    to the offset after its last passed usage; `signals` are those not yet published."""
 
     topics: Topics
     timeline: str
@@ -51,11 +54,13 @@ class PartitionModel:
     nonce: str = ""
     halted: str = ""
     stray_limit: int = STRAYS
+    backlog_limit: int = BACKLOG
     accounts: dict[str, AccountRecord] = field(default_factory=dict)
     holds: dict[str, HoldRecord] = field(default_factory=dict)
     unknown: dict[str, UnknownRecord] = field(default_factory=dict)
     strays: dict[str, int] = field(default_factory=dict)
     done: dict[int, tuple[int, set[str]]] = field(default_factory=dict)
+    signals: list[StoredSignal] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """The generations that the log time sees begin empty."""
@@ -84,13 +89,18 @@ class PartitionModel:
         return answer
 
     def expire(self, owner: Owner, limit: int) -> list[str] | Halted | Fenced:
-        """End at most `limit` leases that log time has reached, oldest first; the sessions' keys."""
+        """End at most `limit` leases that log time has reached, oldest first; the sessions' keys. None while too many
+        signals are unpublished."""
         refusal = self._refusal(owner)
         if refusal is not None:
             return refusal
+        if self._full():
+            return []
         due = [key for key, hold in self.holds.items() if hold.lease_end_ms <= self.log_time_ms]
         ended = sorted(due, key=lambda key: (self.holds[key].lease_end_ms, key))[:limit]
-        self._release(ended)
+        outbox = self._outbox()
+        self._release(ended, outbox)
+        self.signals += outbox.signals
         self.expired += len(ended)
         return ended
 
@@ -114,9 +124,28 @@ class PartitionModel:
         if unknown.offset != below_offset:
             return "moved"
         del self.unknown[account]
-        held = self.accounts[account].held if account in self.accounts else 0
-        self.accounts[account] = snapshot.record(held)
+        old = self.accounts.get(account)
+        record = self.accounts[account] = snapshot.record(old.held if old is not None else 0)
+        outbox = self._outbox()
+        outbox.watch_derived(account, record, old.flags if old is not None else 0)
+        self.signals += outbox.signals
         return "derived"
+
+    def remind(self, owner: Owner) -> Halted | Fenced | None:
+        """Tell again what holds of every account that is known; nothing while too many signals are unpublished."""
+        refusal = self._refusal(owner)
+        if refusal is not None or self._full():
+            return refusal
+        outbox = self._outbox()
+        for account, record in self.accounts.items():
+            if record.flags and account not in self.unknown:
+                outbox.remind(account, record)
+        self.signals += outbox.signals
+        return None
+
+    def alerted(self) -> set[str]:
+        """Accounts of which something is to be told again."""
+        return {account for account, record in self.accounts.items() if record.flags}
 
     def held_by_account(self) -> dict[str, int]:
         """The sum of open holds of each account that has any."""
@@ -150,7 +179,7 @@ class PartitionModel:
                 self.holds[key] = hold
         self._add_strays(work.strays)
         self.unknown.update(work.changed_unknown)
-        self.accounts.update(work.changed_accounts)
+        self._update(work.changed_accounts, self._outbox(batch.to_offset))
         return Applied(batch.to_offset)
 
     def _entries(self, batch: Batch[BalanceOp]) -> Applied | Halted:
@@ -163,8 +192,22 @@ class PartitionModel:
         for account in work.remembered:
             del self.strays[account]
         self.unknown.update(work.changed_unknown)
-        self.accounts.update(work.changed_accounts)
+        self._update(work.changed_accounts, self._outbox())
         return Applied(batch.to_offset)
+
+    def _full(self) -> bool:
+        return len(self.signals) >= self.backlog_limit
+
+    def _outbox(self, usage_position: int | None = None) -> Outbox:
+        position = self.positions[self.topics.usage].offset if usage_position is None else usage_position
+        return Outbox(position, self.log_time_ms, full=self._full())
+
+    def _update(self, changed: dict[str, AccountRecord], outbox: Outbox) -> None:
+        for account, record in changed.items():
+            if account not in self.unknown:
+                outbox.watch(account, record)
+        self.accounts.update(changed)
+        self.signals += outbox.signals
 
     def _settled_at(self, log_time_ms: int) -> list[set[str]]:
         current = log_time_ms // self.generation_ms
@@ -184,7 +227,9 @@ class PartitionModel:
             for account in sorted(self.strays, key=self.strays.__getitem__)[:excess]:
                 self.floor = max(self.floor, self.strays.pop(account))
 
-    def _release(self, keys: Iterable[str]) -> None:
+    def _release(self, keys: Iterable[str], outbox: Outbox | None = None) -> None:
+        """With an outbox the holds have expired: that, and what it changes, is told of accounts that are known."""
+        told: dict[str, list[tuple[str, int]]] = {}
         for key in keys:
             hold = self.holds.pop(key)
             account = split_session_key(key)[1]
@@ -192,3 +237,9 @@ class PartitionModel:
             if record is not None:
                 record = self.accounts[account] = copy(record)
                 record.held -= hold.amount
+                told.setdefault(account, []).append((key, hold.amount))
+        for account, ended in told.items() if outbox is not None else ():
+            if account not in self.unknown:
+                for key, amount in ended:
+                    outbox.expired(account, self.accounts[account], key, amount)
+                outbox.watch(account, self.accounts[account])

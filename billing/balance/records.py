@@ -14,7 +14,7 @@ NEVER_CHARGED = -1
 SAFE = 2**53  # every integer in the store is smaller in size
 
 _encoder = msgspec.msgpack.Encoder()
-_account = msgspec.msgpack.Decoder(tuple[str, int, int, int, int, int | bool, int, int, int, int])
+_account = msgspec.msgpack.Decoder(tuple[str, int, int, int, int, int | bool, int, int, int, int, int])
 _hold = msgspec.msgpack.Decoder(tuple[int, int, int])
 _unknown = msgspec.msgpack.Decoder(tuple[str, int, int])
 
@@ -37,21 +37,22 @@ class AccountRecord(msgspec.Struct):
     ledger_seq: int
     last_charge_offset: int  # of the last record that charged more than nothing; -1 before the first
     status: Status
+    flags: int = 0  # conditions that were told as signals, of `billing.balance.conditions`; the functions work them out
 
     def pack(self) -> bytes:
         """The bytes that the functions read."""
         below = False if self.recharge_below is None else self.recharge_below
         numbers = (self.credit, self.used, self.held, self.credit_limit)
-        rest = (self.excluded, self.ledger_seq, self.last_charge_offset, STATUSES.index(self.status))
+        rest = (self.excluded, self.ledger_seq, self.last_charge_offset, STATUSES.index(self.status), self.flags)
         return pack((self.currency, *numbers, below, *rest))
 
     @staticmethod
     def unpack(packed: bytes) -> AccountRecord:
         """The record in `packed`; raises msgspec.DecodeError for anything else."""
-        currency, credit, used, held, limit, below, excluded, seq, last, status = _account.decode(packed)
+        currency, credit, used, held, limit, below, excluded, seq, last, status, flags = _account.decode(packed)
         recharge_below = None if below is False else below
         return AccountRecord(
-            currency, credit, used, held, limit, recharge_below, excluded, seq, last, STATUSES[status]
+            currency, credit, used, held, limit, recharge_below, excluded, seq, last, STATUSES[status], flags
         )
 
 

@@ -160,7 +160,7 @@ def _never_fenced(trouble: Trouble) -> Refused | Halted | Uninitialised | ReadOn
 
 
 def _count_usage(reply: Reply, ops: Sequence[BalanceOp]) -> None:
-    settled, duplicates, passed, evicted = cast("list[int]", reply[1:])
+    settled, duplicates, passed, evicted = cast("list[int]", reply[2:])
     metrics.SETTLED.inc(settled)
     metrics.DUPLICATES.inc(duplicates)
     metrics.PASSED.inc(passed)

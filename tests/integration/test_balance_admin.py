@@ -82,7 +82,7 @@ async def test_r1_a_lost_key_is_noticed(store: Store, lost: str) -> None:
 
 async def test_s14_another_version_partition_count_or_generation_refuses(store: Store) -> None:
     functions = store.functions
-    newer = Functions(store.client, functions.keys, library=functions.library, version="2")
+    newer = Functions(store.client, functions.keys, library=functions.library, version="another")
     more = Functions(store.client, KeySpace(functions.keys.prefix, 16), library=functions.library)
     longer = Functions(store.client, KeySpace(functions.keys.prefix, 8, 1_000), library=functions.library)
     for other in (newer, more, longer):

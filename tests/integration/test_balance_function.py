@@ -25,6 +25,7 @@ from balance_harness import (
 )
 
 from billing.balance.balances import Known, NoSuchAccount, Unknown
+from billing.balance.library import FUNCTION_VERSION
 from billing.balance.records import pack
 from billing.balance.snapshot import AccountSnapshot
 from billing.balance.store import RedisSink
@@ -155,7 +156,7 @@ async def test_s13_the_function_itself_refuses_them(store: Store, wrong: object)
 
 async def _raw(store: Store, name: str, *args: Any) -> Any:
     keys = store.functions.keys.all(PARTITION, str(store.incarnation))
-    head = ("1", 8, GENERATION_MS, store.incarnation, 1, "n")
+    head = (FUNCTION_VERSION, 8, GENERATION_MS, store.incarnation, 1, "n")
     return await store.client.fcall(f"{store.functions.library}_{name}", len(keys), *keys, *head, *args)
 
 

@@ -35,13 +35,14 @@ from schemas.ledger import AccountChanged, DebitsAcknowledged
 
 EXAMPLES = int(os.environ.get("BILLING_DIFFERENTIAL_EXAMPLES", "200"))
 ACCOUNTS = ("a1", "a2", "a3", "a4", "a5")
-OPENED = ACCOUNTS[:2]
+OPENED = {"a1": {}, "a2": {"credit": 1_500_000, "below": 1_000_000}}
+BACKLOG = 12
 AMOUNTS = (0, 1, 7_500, 600_000) * 10 + (2**52, 2**53 - 1)
 KINDS = ("call", "call", "message")
 
 usage_op = st.tuples(
     st.sampled_from(("hold", "charge") * 4 + ("stray",)),
-    st.sampled_from(OPENED * 3 + ACCOUNTS),
+    st.sampled_from(tuple(OPENED) * 3 + ACCOUNTS),
     st.sampled_from(KINDS),
     st.sampled_from(("s1", "s2", "s3")),
     st.sampled_from(AMOUNTS),
@@ -59,7 +60,7 @@ entry_op = st.tuples(
     st.sampled_from(("opened", "posted", "posted", "posted", "changed", "acknowledged")),
     st.sampled_from(ACCOUNTS),
     st.sampled_from((0, 0, 0, 0, 0, -1, 1)),  # of ledger_seq: next, repeated, a gap
-    st.sampled_from((20_000_000, -500, 2**53 - 1, 1)),
+    st.sampled_from((20_000_000, 600_000, -900_000, -500, 2**53 - 1, 1)),
     st.sampled_from((0, 3, 1_000)),  # opened at
     st.sampled_from(("USD",) * 30 + ("EUR",)),
 )
@@ -73,7 +74,7 @@ derive_step = st.tuples(
     st.integers(-1, 2),  # its ledger_seq, relative to what was seen
     st.lists(st.sampled_from(("s1", "s2", "s3")), max_size=2),
 )
-twist = st.sampled_from(("", "", "", "", "again", "wrong offset", "other owner", "claim", "fault", "rebuild"))
+twist = st.sampled_from(("", "", "", "", "again", "wrong offset", "other owner", "claim", "fault", "rebuild", *("publish", "remind") * 2))
 steps = st.lists(
     st.tuples(st.one_of(usage_step, usage_step, usage_step, entries_step, derive_step), twist, st.integers(0, 9)),
     min_size=5,
@@ -88,12 +89,19 @@ class Sequence:
         self.store, self.model, self.owner = store, model, owner
         self.seqs: dict[str, int] = {}
         self.log_time_ms = START_MS
+        self.published = 0
 
     async def step(self, step: tuple[Any, ...], twist: str, number: int) -> None:
         if twist == "claim":
             await self.claim()
         elif twist == "rebuild":
             await self.rebuild()
+        elif twist == "publish":
+            self.published += len(await self.store.signals())
+            self.model.signals.clear()
+        elif twist == "remind":
+            await self.store.remind()
+            self.model.remind(self.owner)
         if step[0] == "tend":
             await self.tend(*step[1:])
         else:
@@ -168,7 +176,7 @@ class Sequence:
                         plan="basic",
                         credit_limit_micros=max(amount, 0),
                         recharge_below_micros=amount if at else None,
-                        status="suspended" if at else "closed",
+                        status=("open", "closed", "suspended")[(at + amount) % 3],
                     )
                 )
             else:
@@ -184,11 +192,11 @@ class Sequence:
                 credit_micros=30_000_000,
                 used_micros=5_000,
                 credit_limit_micros=0,
-                recharge_below_micros=None,
-                excluded_micros=0,
+                recharge_below_micros=None if newer else 28_000_000,
+                excluded_micros=0 if newer else 3_000_000,
                 ledger_seq=max(1, unknown.seen + newer),
                 last_charge_offset=unknown.offset - 1,
-                status="open",
+                status="open" if newer else "suspended",
                 settled=[("call", session) for session in sessions],
             )
             for account, unknown in self.model.unknown.items()
@@ -236,7 +244,7 @@ def test_r7_r8_s11_function_and_model_agree(services: Any) -> None:
         owner = await store.claimed()
         model.claim("n")
         run = Sequence(store, model, owner)
-        start = entries(owner, 0, [opened(account) for account in OPENED])
+        start = entries(owner, 0, [opened(account, **terms) for account, terms in OPENED.items()])
         assert await store.sink.apply(start) == model.apply(start) == Applied(2)
         run.seqs = dict.fromkeys(OPENED, 1)
         for step, twist, number in sequence:
@@ -244,7 +252,7 @@ def test_r7_r8_s11_function_and_model_agree(services: Any) -> None:
             applied["steps"] += 1
 
     with asyncio.Runner() as runner:
-        context = Store.open(services.redis_url)
+        context = Store.open(services.redis_url, BACKLOG)
         store = runner.run(context.__aenter__())
 
         @settings(

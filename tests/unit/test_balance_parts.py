@@ -33,7 +33,7 @@ from schemas.ledger import LedgerEntry, encode_entry
 
 def test_keys_of_a_partition_share_one_hash_tag() -> None:
     keys = KeySpace("ns", 8).all(3, "7")
-    assert len(set(keys)) == 10
+    assert len(set(keys)) == 13
     assert {key.split("{")[1].split("}")[0] for key in keys} == {"p3"}
     assert keys[:3] == ["ns:{p3}:meta", "ns:{p3}:7:pos", "ns:{p3}:7:acct"]
 

@@ -1,7 +1,8 @@
 -- Helpers of every function. The keys of a call, all of one partition and in this order:
 local META, POS, ACCT, SESS, LEASE, STRAY, DERIVING, DONE = 1, 2, 3, 4, 5, 6, 7, 8 -- DONE is three keys
+local ALERT, SIG, MARKER = 11, 12, 13
 -- Members of a packed account record.
-local CURRENCY, CREDIT, USED, HELD, LIMIT, BELOW, EXCLUDED, SEQ, LAST, STATUS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local CURRENCY, CREDIT, USED, HELD, LIMIT, BELOW, EXCLUDED, SEQ, LAST, STATUS, FLAGS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 -- Members of a packed hold, and of what is kept of an account whose balance is unknown.
 local H_AMOUNT, H_ELAPSED, H_LEASE_END = 1, 2, 3
 local U_REASON, U_OFFSET, U_SEEN = 1, 2, 3
@@ -54,11 +55,13 @@ local function write_all(command, key, arguments)
   end
 end
 
--- Sizes of all data keys: kept in POS, so that a key that was lost (evicted, deleted) is noticed.
+-- Sizes of all data keys: kept in POS, so that a key that was lost (evicted, deleted) is noticed. MARKER is left out:
+-- without it a proof is refused, no more.
 local function census(keys)
-  return string.format('%d %d %d %d %d %d %d %d', redis.call('HLEN', keys[ACCT]), redis.call('HLEN', keys[SESS]),
+  return string.format('%d %d %d %d %d %d %d %d %d %d', redis.call('HLEN', keys[ACCT]), redis.call('HLEN', keys[SESS]),
     redis.call('ZCARD', keys[LEASE]), redis.call('ZCARD', keys[STRAY]), redis.call('HLEN', keys[DERIVING]),
-    redis.call('SCARD', keys[DONE]), redis.call('SCARD', keys[DONE + 1]), redis.call('SCARD', keys[DONE + 2]))
+    redis.call('SCARD', keys[DONE]), redis.call('SCARD', keys[DONE + 1]), redis.call('SCARD', keys[DONE + 2]),
+    redis.call('SCARD', keys[ALERT]), redis.call('XLEN', keys[SIG]))
 end
 
 -- Set by the first write of a call, cleared by the last: a half-done call leaves it behind.

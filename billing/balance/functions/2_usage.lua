@@ -198,6 +198,14 @@ local function write_unknown(keys, b)
   write_all('HSET', keys[DERIVING], set)
 end
 
+local function watch_accounts(keys, b, out)
+  for a in pairs(b.changed) do
+    if not b.unknown[a] then
+      watch(keys, out, b.accounts[a], b.record[a])
+    end
+  end
+end
+
 local function write_accounts(keys, b)
   local set = {}
   for a in pairs(b.changed) do
@@ -223,6 +231,8 @@ local function usage(keys, args)
   if topic then
     return {'catch_up', topic}
   end
+  local out = outbox(tonumber(args[8]), t)
+  watch_accounts(keys, b, out)
   local fields = {'usage_offset', args[8], 'usage_fingerprint', args[9], 'log_time', text(t)}
   mark_torn(keys)
   settle(keys, state, b.current, b.done, fields)
@@ -231,7 +241,8 @@ local function usage(keys, args)
   fields[#fields + 1] = 'floor'
   fields[#fields + 1] = text(floor)
   write_unknown(keys, b)
+  write_signals(keys, out)
   write_accounts(keys, b)
   finish(keys, fields)
-  return {'applied', #b.done, b.duplicates, b.passed, floor > state.floor and 1 or 0}
+  return {'applied', #out.list, #b.done, b.duplicates, b.passed, floor > state.floor and 1 or 0}
 end

@@ -39,7 +39,7 @@ local function open(b, state, a, op)
     b.changed_unknown[a] = true
     return
   end
-  b.record[a] = {op[4], op[6], 0, 0, op[7], op[8], 0, op[3], -1, op[9]}
+  b.record[a] = {op[4], op[6], 0, 0, op[7], op[8], 0, op[3], -1, op[9], 0}
   b.changed[a] = true
 end
 
@@ -118,10 +118,13 @@ local function entries(keys, args)
   for _, op in ipairs(b.ops) do
     take_entry(b, state, op)
   end
+  local out = outbox(state.usage_offset, state.log_time)
+  watch_accounts(keys, b, out)
   mark_torn(keys)
   write_all('ZREM', keys[STRAY], b.gone)
   write_unknown(keys, b)
+  write_signals(keys, out)
   write_accounts(keys, b)
   finish(keys, {'entries_offset', args[8], 'entries_fingerprint', args[9]})
-  return {'applied', #b.ops}
+  return {'applied', #out.list}
 end

@@ -20,47 +20,57 @@ local function halt(keys, args) -- ARGV goes on: reason
   return {'halted', args[7]}
 end
 
--- Release these sessions' holds in tables: returns the accounts' fields to write.
-local function release(keys, sessions)
-  local holds, names, freed, seen = read_all('HMGET', keys[SESS], sessions), {}, {}, {}
+-- Release these sessions' holds in tables: returns the accounts' fields to write. With an outbox the holds have expired:
+-- that is a signal, and what it changes is watched; not where the balance is unknown (R1).
+local function release(keys, sessions, out)
+  local holds, names, freed, records = read_all('HMGET', keys[SESS], sessions), {}, {}, {}
   for i, session in ipairs(sessions) do
-    if holds[i] and not seen[session] then
-      seen[session] = true
-      local account = string.match(session, '^[^/]*/([^/]*)/')
-      if not freed[account] then
-        freed[account] = 0
-        names[#names + 1] = account
-      end
-      freed[account] = freed[account] + cmsgpack.unpack(holds[i])[H_AMOUNT]
+    local account = string.match(session, '^[^/]*/([^/]*)/')
+    if holds[i] and not freed[account] then
+      freed[account] = {}
+      names[#names + 1] = account
+    end
+    if holds[i] then
+      freed[account][session] = cmsgpack.unpack(holds[i])[H_AMOUNT]
     end
   end
-  local set = {}
+  local unknown, set = read_all('HMGET', keys[DERIVING], names), {}
   for i, packed in ipairs(read_all('HMGET', keys[ACCT], names)) do
     if packed then
-      local record = cmsgpack.unpack(packed)
-      record[HELD] = record[HELD] - freed[names[i]]
-      set[#set + 1] = names[i]
+      local account, record = names[i], cmsgpack.unpack(packed)
+      for _, amount in pairs(freed[account]) do
+        record[HELD] = record[HELD] - amount
+      end
+      if out and not unknown[i] then
+        for session, amount in pairs(freed[account]) do
+          note(out, S_EXPIRED, account, record, session, amount)
+        end
+        watch(keys, out, account, record)
+      end
+      set[#set + 1] = account
       set[#set + 1] = cmsgpack.pack(record)
     end
   end
   return set
 end
 
--- Expire leases that ended at or before log time, when the owner has just seen the log's end.
+-- Expire leases that ended at or before log time, when the owner has just seen the log's end. Each is a signal, so they
+-- wait while too many signals are unpublished.
 local function tend(keys, args) -- ARGV goes on: at the end (1 or 0), most expiries, most unknown accounts to name
   local state, refusal = admit_owner(keys, args)
   if not state then
     return refusal
   end
-  local ended = {}
-  if args[7] == '1' then
+  local ended, out = {}, outbox(state.usage_offset, state.log_time)
+  if args[7] == '1' and not full(keys, out) then
     ended = redis.call('ZRANGEBYSCORE', keys[LEASE], '-inf', text(state.log_time), 'LIMIT', '0', args[8])
   end
   if #ended > 0 then
-    local set = release(keys, ended)
+    local set = release(keys, ended, out)
     mark_torn(keys)
     write_all('ZREM', keys[LEASE], ended)
     write_all('HDEL', keys[SESS], ended)
+    write_signals(keys, out)
     write_all('HSET', keys[ACCT], set)
     finish(keys, {'expired', text(state.expired + #ended)})
   end
@@ -68,7 +78,8 @@ local function tend(keys, args) -- ARGV goes on: at the end (1 or 0), most expir
   if redis.call('HLEN', keys[DERIVING]) > 0 then
     unknown = redis.call('HRANDFIELD', keys[DERIVING], args[9], 'WITHVALUES')
   end
-  return {'tended', redis.call('ZCARD', keys[LEASE]), text(state.log_time), ended, unknown}
+  return {'tended', redis.call('ZCARD', keys[LEASE]), text(state.log_time), ended, unknown,
+    redis.call('XLEN', keys[SIG])}
 end
 
 -- Sessions that the ledger has settled, of an account whose balance is unknown: remembered, their holds released.
@@ -93,6 +104,20 @@ local function settled(keys, args) -- ARGV goes on: account, timeline, packed se
   return {'applied'}
 end
 
+-- The flags of a derived record: what holds is told, though it may have been before, and what has ended since `told`.
+local function retell(keys, out, account, record, told)
+  local flags = conditions(record)
+  for _, value in ipairs({LOW, EXHAUSTED, SUSPENDED}) do
+    if bit(flags, value) and bit(told, value) then
+      told = told - value
+    end
+  end
+  record[FLAGS] = told
+  if flags ~= told then
+    turn(keys, out, account, record, flags)
+  end
+end
+
 -- The ledger's record of an account takes the place of "unknown", if nothing has happened since it was asked for.
 local function derive(keys, args) -- ARGV goes on: account, offset asked for, timeline, packed record without holds
   local state, refusal = admit_owner(keys, args)
@@ -115,10 +140,14 @@ local function derive(keys, args) -- ARGV goes on: account, offset asked for, ti
     return {'lagging'}
   end
   local old = redis.call('HGET', keys[ACCT], args[7])
-  record[HELD] = old and cmsgpack.unpack(old)[HELD] or 0
+  old = old and cmsgpack.unpack(old)
+  record[HELD] = old and old[HELD] or 0
+  local out = outbox(state.usage_offset, state.log_time)
+  retell(keys, out, args[7], record, old and old[FLAGS] or 0)
   mark_torn(keys)
   write('HDEL', keys[DERIVING], args[7])
+  write_signals(keys, out)
   write('HSET', keys[ACCT], args[7], cmsgpack.pack(record))
   finish(keys, {})
-  return {'applied'}
+  return {'applied', #out.list}
 end

@@ -1,6 +1,6 @@
 -- A first state, and a rebuilt one. KEYS are those of the new incarnation; begin and publish are given the data keys
 -- of older ones after them. ARGV: function version, partitions, generation length in ms, incarnation, epoch, nonce.
-local KEYS_OF_ONE = 10
+local KEYS_OF_ONE = 13
 
 local function version_differs(args)
   return args[1] ~= VERSION and {'refused', 'function version is ' .. VERSION .. ', expected ' .. args[1]}
@@ -81,6 +81,21 @@ local function building(keys, args)
   end
 end
 
+-- Their conditions hold from the start and are told by the first repeats: nothing is published of a store in the making.
+local function fill_accounts(keys, list)
+  local alert, calm = {}, {}
+  for i = 1, #list, 2 do
+    local record = cmsgpack.unpack(list[i + 1])
+    record[FLAGS] = conditions(record)
+    list[i + 1] = cmsgpack.pack(record)
+    local names = record[FLAGS] > 0 and alert or calm
+    names[#names + 1] = list[i]
+  end
+  write_all('SADD', keys[ALERT], alert)
+  write_all('SREM', keys[ALERT], calm)
+  write_all('HSET', keys[ACCT], list)
+end
+
 -- Write one chunk; the same chunk twice is harmless. `what` is 'accounts' (pairs), 'holds' (session, packed hold,
 -- lease end) or 'settled' (sessions, with their dedupe generation).
 local function fill(keys, args) -- ARGV goes on: what, dedupe generation, the list
@@ -90,7 +105,7 @@ local function fill(keys, args) -- ARGV goes on: what, dedupe generation, the li
   end
   local list = {unpack(args, 9)}
   if args[7] == 'accounts' then
-    write_all('HSET', keys[ACCT], list)
+    fill_accounts(keys, list)
   elseif args[7] == 'settled' then
     write_all('SADD', keys[DONE + tonumber(args[8]) % 3], list)
   else
