@@ -66,7 +66,8 @@ class Books:
         async with self._redis.pipeline(transaction=False) as pipe:
             for keys in data.values():
                 pipe.hget(keys["pos"], "usage_offset")
-            found = await asyncio.wait_for(pipe.execute(), READ_TIMEOUT_SECONDS)
+            async with asyncio.timeout(READ_TIMEOUT_SECONDS):
+                found = await pipe.execute()
         offsets = dict(zip(data, found, strict=True))
         return {partition: int(offsets.get(partition) or 0) for partition in range(self._partitions)}
 
@@ -82,7 +83,8 @@ class Books:
         async with self._redis.pipeline(transaction=False) as pipe:
             for account in asked:
                 pipe.hget(data[home[account]]["acct"], account)
-            found = await asyncio.wait_for(pipe.execute(), READ_TIMEOUT_SECONDS)
+            async with asyncio.timeout(READ_TIMEOUT_SECONDS):
+                found = await pipe.execute()
         return {a: AccountRecord.unpack(packed) for a, packed in zip(asked, found, strict=True) if packed}
 
     async def read_store(self) -> Store:
@@ -127,7 +129,8 @@ class Books:
         async with self._redis.pipeline(transaction=False) as pipe:
             for partition in range(self._partitions):
                 pipe.hget(self._keys.meta(partition), "incarnation")
-            found = await asyncio.wait_for(pipe.execute(), READ_TIMEOUT_SECONDS)
+            async with asyncio.timeout(READ_TIMEOUT_SECONDS):
+                found = await pipe.execute()
         return {
             partition: dict(zip(DATA_KEYS, self._keys.data(partition, number.decode()), strict=True))
             for partition, number in enumerate(found)

@@ -6,7 +6,8 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,12 +79,11 @@ class Campaign:
         self._screen.say(f"publishing {options.rate:,} events a second for {options.seconds:g} s, seed {options.seed}")
         async with Publisher(self._settings.kafka_bootstrap, self._settings.topics.usage) as publisher:
             begin = time.monotonic()
-            async with asyncio.TaskGroup() as group:
-                watch = group.create_task(self._watch(pipeline, publisher, begin))
-                kill = group.create_task(self._kill(pipeline))
+            async with self._watched(
+                pipeline, lambda: publisher.acknowledged, lambda: self._publishing(begin)
+            ) as group:
+                group.create_task(self._kill(pipeline))
                 await publish_for(publisher, self._traffic, seconds=options.seconds, rate=options.rate)
-                await kill
-                watch.cancel()
             self._report.events["published"] = publisher.acknowledged
         end = time.monotonic()
         await pipeline.look(publisher.acknowledged)
@@ -92,13 +92,31 @@ class Campaign:
             self._report.throughput[name] = meter.throughput(begin, end)
         self._end_phase("publish")
 
-    async def _watch(self, pipeline: Pipeline, publisher: Publisher, begin: float) -> None:
-        while True:
-            pipeline.supervisor.check()
-            elapsed = min(time.monotonic() - begin, self._options.seconds)
-            title = f"publishing, {elapsed:.0f} of {self._options.seconds:g} s"
-            await self._show(pipeline, publisher.acknowledged, title)
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
+    def _publishing(self, begin: float) -> str:
+        elapsed = min(time.monotonic() - begin, self._options.seconds)
+        return f"publishing, {elapsed:.0f} of {self._options.seconds:g} s"
+
+    @asynccontextmanager
+    async def _watched(
+        self, pipeline: Pipeline, published: Callable[[], int], title: Callable[[], str]
+    ) -> AsyncIterator[asyncio.TaskGroup]:
+        """What goes on is shown while the block runs; a consumer that ends by itself ends the block."""
+        done = asyncio.Event()
+
+        async def watch() -> None:
+            while not done.is_set():
+                pipeline.supervisor.check()
+                await self._show(pipeline, published(), title())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_EVERY_SECONDS):
+                        await done.wait()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch())
+            try:
+                yield group
+            finally:
+                done.set()
 
     async def _kill(self, pipeline: Pipeline) -> None:
         """Kill the chosen consumer in the middle, and start it again."""
@@ -115,18 +133,11 @@ class Campaign:
         self._screen.say(f"started {name} again")
 
     async def _drain(self, pipeline: Pipeline, ends: dict[int, int]) -> None:
-        async with asyncio.TaskGroup() as group:
-            published = self._report.events["published"]
-            watch = group.create_task(self._watch_drain(pipeline, published))
+        published = self._report.events["published"]
+        async with self._watched(pipeline, lambda: published, lambda: "published everything, waiting for both books"):
             await pipeline.until_applied(ends)
-            watch.cancel()
         await self._show(pipeline, published, "everything is applied and settled")
         self._end_phase("drain")
-
-    async def _watch_drain(self, pipeline: Pipeline, published: int) -> None:
-        while True:
-            await self._show(pipeline, published, "published everything, waiting for both books")
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     async def _show(self, pipeline: Pipeline, published: int, title: str) -> None:
         await pipeline.look(published)

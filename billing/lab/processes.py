@@ -64,8 +64,8 @@ class Process:
         await self.kill()
         return drained
 
-    def last_lines(self, count: int = 15) -> str:
-        """The end of its log, for a message about why it ended."""
+    def last_lines(self, count: int = 15) -> list[str]:
+        """The end of its log."""
         with suppress(OSError):
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
-        return ""
+            return self.log.read_text(errors="replace").splitlines()[-count:]
+        return []

@@ -41,7 +41,8 @@ class Publisher:
 
     async def __aenter__(self) -> Publisher:
         try:
-            await asyncio.wait_for(self._producer.start(), 60)
+            async with asyncio.timeout(60):
+                await self._producer.start()
         except BaseException:
             await self._producer.stop()
             raise
@@ -70,12 +71,14 @@ class Publisher:
             future.add_done_callback(self._done)
         if self._in_flight >= MAX_IN_FLIGHT:
             self._room.clear()
-            await asyncio.wait_for(self._room.wait(), DELIVERY_TIMEOUT_MS / 1000 + 10)
+            async with asyncio.timeout(DELIVERY_TIMEOUT_MS / 1000 + 10):
+                await self._room.wait()
         self._raise_failure()
 
     async def flush(self) -> None:
         """Wait until everything is acknowledged. Raises Undelivered."""
-        await asyncio.wait_for(self._producer.flush(), DELIVERY_TIMEOUT_MS / 1000 + 10)
+        async with asyncio.timeout(DELIVERY_TIMEOUT_MS / 1000 + 10):
+            await self._producer.flush()
         self._raise_failure()
 
     def _done(self, future: asyncio.Future[object]) -> None:

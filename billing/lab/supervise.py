@@ -65,14 +65,19 @@ class Consumer(Process):
 
         async def healthy() -> bool:
             if not self.running:
-                raise ConsumerFailed(f"{self.name} ended with exit code {self.exit_code}:\n{self.last_lines()}")
+                raise ConsumerFailed(f"{self.name} ended with exit code {self.exit_code}{self.last_words()}")
             health = await self.health()
             return health is not None and bool(health.get("healthy"))
 
         try:
             await until(healthy, f"{self.name} was to be ready", timeout_seconds=timeout_seconds, every_seconds=0.1)
         except WaitedTooLong as error:
-            raise ConsumerFailed(f"{error}:\n{self.last_lines()}") from None
+            raise ConsumerFailed(f"{error}{self.last_words()}") from None
+
+    def last_words(self) -> str:
+        """The last thing in its log that was no routine, for a message about why it ended."""
+        said = [line for line in self.last_lines(50) if '"level": "info"' not in line]
+        return f": {said[-1]}" if said else ""
 
     def _find_port(self) -> int:
         """The port that the system gave it stands in its log."""
@@ -125,7 +130,7 @@ class Supervisor:
         """Raise ConsumerFailed when one has ended that nobody killed."""
         for name, consumer in self.consumers.items():
             if not consumer.running and name not in self._expected_dead:
-                raise ConsumerFailed(f"{name} ended with exit code {consumer.exit_code}:\n{consumer.last_lines()}")
+                raise ConsumerFailed(f"{name} ended with exit code {consumer.exit_code}{consumer.last_words()}")
 
     async def stop(self) -> dict[str, bool]:
         """Stop all at once; name to whether it drained by itself (those killed on purpose are left out)."""

@@ -36,7 +36,7 @@ def _process(folder: Path, code: str) -> Process:
 
 
 async def _until_up(process: Process) -> None:
-    await until(lambda: "up" in process.last_lines(), "the child's first line")
+    await until(lambda: process.last_lines() == ["up"], "the child's first line")
 
 
 def _alive(pid: int) -> bool:
@@ -74,7 +74,7 @@ async def test_a_killed_process_starts_again_and_its_log_goes_on(tmp_path: Path)
     process.start()
     try:
         assert process.pid != first
-        await until(lambda: process.last_lines().count("up") == 2, "the second start's line")
+        await until(lambda: process.last_lines() == ["up", "up"], "the second start's line")
     finally:
         await process.kill()
 
