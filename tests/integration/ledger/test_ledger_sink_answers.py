@@ -79,7 +79,8 @@ async def cutting(dsn: str) -> AsyncIterator[tuple[CuttingProxy, str]]:
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
-        yield proxy, urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{port}"))
+        user = parts.netloc.rpartition("@")[0]  # with its password, where there is one
+        yield proxy, urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{port}"))
     finally:
         server.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from recharge_support import NO_WAIT, UNIT, Books
@@ -86,7 +87,9 @@ async def test_r3_the_next_comes_only_after_the_credit_was_read_back_and_in_the_
         ({"usage_position": 999, "log_time_ms": 10**9}, Refusal.LEDGER_LAGS),
     ],
 )
-async def test_r1_each_refusal_is_stored_with_what_it_saw(books: Books, change: dict, refusal: Refusal) -> None:
+async def test_r1_each_refusal_is_stored_with_what_it_saw(
+    books: Books, change: dict[str, Any], refusal: Refusal
+) -> None:
     view = replace(await books.low("acme"), **change)
     assert await refused(books, "acme", view) is refusal
     (row,) = await books.store.evaluations("acme")
