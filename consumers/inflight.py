@@ -1,4 +1,4 @@
-"""In-flight: usage events and ledger entries into live balances and holds in Redis/Valkey.
+"""In-flight: usage events and ledger entries into live balances and holds in Redis/Valkey, signals out of them.
 
 Group `billing-inflight`, `ledger.entries` before `usage.events`. Needs Kafka and Redis; the ledger only to derive
 accounts whose balance is unknown, so PostgreSQL may be away.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -15,6 +16,7 @@ from billing.balance.calls import Functions
 from billing.balance.client import UnsupportedServer, check_server, open_client
 from billing.balance.entries import EntriesInterpreter
 from billing.balance.keys import GENERATION_MS, KeySpace
+from billing.balance.publishing import SignalPublisher
 from billing.balance.store import MAX_BATCH_OPS, RedisSink
 from billing.ledger.database import open_pool
 from billing.ledger.snapshots import LedgerReader
@@ -43,14 +45,16 @@ async def inflight(process: Process) -> int:
         async with (
             LogReader(settings.kafka_bootstrap, client_id="billing-inflight-reader") as reader,
             Publisher(settings.kafka_bootstrap, client_id="billing-inflight-ticks", deadline_seconds=5.0) as publisher,
+            Publisher(settings.kafka_bootstrap, client_id="billing-inflight-signals", deadline_seconds=10.0) as outlet,
         ):
             live = LiveCatalogue(reader, topics.tariffs)
             functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
+            signals = SignalPublisher(functions, topics.signals, outlet)
             plan = Plan(
                 group=settings.group("inflight"),
                 topics=(topics.entries, topics.usage),
                 partitions=settings.partitions,
-                sink=RedisSink(functions, topics, ledger=LedgerReader(pool)),
+                sink=RedisSink(functions, topics, ledger=LedgerReader(pool), signals=signals),
                 interpreters={
                     topics.entries: EntriesInterpreter(),
                     topics.usage: UsageInterpreter(Classifier(live.catalogue, settings.partitions), GENERATION_MS),
@@ -66,10 +70,24 @@ async def inflight(process: Process) -> int:
             async with live.following() as following:
                 if checked is None or await process.until_stopping(live.ready(following)) is None:
                     return 0
-                return exit_code(await process.run(Runner(plan, group), following))
+                signalling = asyncio.create_task(signals.run(), name="signals")
+                background = asyncio.create_task(_first_of(following, signalling), name="background")
+                try:
+                    return exit_code(await process.run(Runner(plan, group), background))
+                finally:
+                    for task in (background, signalling):
+                        task.cancel()
+                    await asyncio.wait({background, signalling})
     finally:
         await client.aclose()
         await asyncio.wait_for(pool.close(), timeout=5)
+
+
+async def _first_of(*tasks: asyncio.Task[Any]) -> None:
+    """Until one of them ends; what it failed with is raised."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
 
 
 def main() -> int:

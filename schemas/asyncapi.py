@@ -5,7 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from schemas.common import ID_PATTERN
-from schemas.jsonschema import CATALOGUE_TYPES, ENTRY_TYPES, USAGE_TYPES, Json, components, message_type
+from schemas.jsonschema import (
+    CATALOGUE_TYPES,
+    ENTRY_TYPES,
+    SIGNAL_TYPES,
+    USAGE_TYPES,
+    Json,
+    components,
+    message_type,
+)
 from schemas.usage import Tick
 
 _ACCOUNT_KEY: Json = {"type": "string", "pattern": ID_PATTERN, "description": "the account, equal to `subject`"}
@@ -17,7 +25,7 @@ _CATALOGUE_KEY: Json = {
 
 def document() -> Json:
     """The AsyncAPI 3.0 document as JSON."""
-    all_types: tuple[type[msgspec.Struct], ...] = (*USAGE_TYPES, Tick, *ENTRY_TYPES, *CATALOGUE_TYPES)
+    all_types: tuple[type[msgspec.Struct], ...] = (*USAGE_TYPES, Tick, *ENTRY_TYPES, *CATALOGUE_TYPES, *SIGNAL_TYPES)
     _, named = components(all_types, "#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",
@@ -61,8 +69,9 @@ def _channels() -> Json:
         ),
         "signals": _channel(
             "billing.signals",
-            "Signals about balances and sessions. The topic exists; no message is published on it yet.",
-            (),
+            "Signals about balances and sessions, at least once, levels every 60 s while they hold; written by the "
+            "owner of the account's home partition. As many partitions as usage.events. LogAppendTime.",
+            SIGNAL_TYPES,
         ),
     }
 
@@ -94,6 +103,8 @@ def _operations() -> Json:
         "keepLogTime": _operation("send", "usageEvents", (Tick,), "Ticks let log time go on while holds are open."),
         "publishEntries": _operation("send", "ledgerEntries", ENTRY_TYPES, "The relay publishes the outbox."),
         "consumeEntries": _operation("receive", "ledgerEntries", ENTRY_TYPES, "The in-flight consumer applies them."),
+        "publishSignals": _operation("send", "signals", SIGNAL_TYPES, "The in-flight consumer publishes them."),
+        "consumeSignals": _operation("receive", "signals", SIGNAL_TYPES, "The recharge worker looks at the account."),
         "publishCatalogue": _operation("send", "tariffs", CATALOGUE_TYPES, "The relay publishes versions."),
         "consumeCatalogue": _operation("receive", "tariffs", CATALOGUE_TYPES, "Both consumers price from them."),
     }
@@ -109,7 +120,7 @@ def _operation(action: str, channel: str, types: tuple[type[msgspec.Struct], ...
 
 
 def _messages() -> Json:
-    keyed = [(struct, _ACCOUNT_KEY) for struct in (*USAGE_TYPES, *ENTRY_TYPES)]
+    keyed = [(struct, _ACCOUNT_KEY) for struct in (*USAGE_TYPES, *ENTRY_TYPES, *SIGNAL_TYPES)]
     keyed += [(struct, _CATALOGUE_KEY) for struct in CATALOGUE_TYPES]
     messages = {message_type(struct): _message(struct, key) for struct, key in keyed}
     messages[message_type(Tick)] = _message(Tick, None)

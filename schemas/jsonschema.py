@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from schemas import catalogue, deadletter, ledger, usage
+from schemas import catalogue, deadletter, ledger, signals, usage
 
 Json: TypeAlias = dict[str, Any]
 
@@ -30,6 +30,16 @@ CATALOGUE_TYPES: tuple[type[msgspec.Struct], ...] = (
     catalogue.HeartbeatEvent,
 )
 
+SIGNAL_TYPES: tuple[type[msgspec.Struct], ...] = (
+    signals.BalanceLowEvent,
+    signals.BalanceExhaustedEvent,
+    signals.BalanceRestoredEvent,
+    signals.SessionCutoffEvent,
+    signals.HoldExpiredEvent,
+    signals.AccountSuspendedEvent,
+    signals.AccountResumedEvent,
+)
+
 
 def documents() -> dict[str, Json]:
     """File name -> JSON Schema document, one per topic and one for dead letters."""
@@ -37,6 +47,7 @@ def documents() -> dict[str, Json]:
         "usage.events.json": _document("A record of usage.events (structured mode)", (*USAGE_TYPES, usage.Tick)),
         "ledger.entries.json": _document("A record of ledger.entries", ENTRY_TYPES),
         "billing.tariffs.json": _document("A record of billing.tariffs", CATALOGUE_TYPES),
+        "billing.signals.json": _document("A record of billing.signals", SIGNAL_TYPES),
         "dead-letter.json": _document("A dead letter, as `billing dlq list` shows it", (deadletter.DeadLetterRow,)),
     }
 

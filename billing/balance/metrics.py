@@ -30,3 +30,9 @@ DERIVATIONS = Counter("billing_balance_derivations_total", "Attempts to derive a
 
 # open holds by partition, as of the last housekeeping
 OPEN_HOLDS = Gauge("billing_balance_open_holds", "Open holds", ["partition"])
+
+# signals that Kafka has acknowledged, by kind (low, exhausted, restored, cutoff, expired, suspended, resumed)
+SIGNALS = Counter("billing_balance_signals_total", "Signals published", ["kind"])
+
+# signals waiting to be published by partition, as of the owner's last look
+SIGNAL_BACKLOG = Gauge("billing_balance_signal_backlog", "Signals not yet published", ["partition"])

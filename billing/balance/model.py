@@ -238,8 +238,8 @@ class PartitionModel:
                 record = self.accounts[account] = copy(record)
                 record.held -= hold.amount
                 told.setdefault(account, []).append((key, hold.amount))
-        for account, ended in told.items() if outbox is not None else ():
-            if account not in self.unknown:
+        for account, ended in told.items():
+            if outbox is not None and account not in self.unknown:
                 for key, amount in ended:
                     outbox.expired(account, self.accounts[account], key, amount)
                 outbox.watch(account, self.accounts[account])

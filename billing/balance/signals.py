@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from billing.balance.conditions import available_micros, level_micros
+from billing.balance.keys import split_session_key
 from billing.balance.records import AccountRecord
+from schemas.signals import (
+    AccountResumed,
+    AccountSuspended,
+    BalanceExhausted,
+    BalanceLow,
+    BalanceRestored,
+    HoldExpired,
+    SessionCutoff,
+    SessionName,
+    Signal,
+)
 
 Kind: TypeAlias = Literal["low", "exhausted", "restored", "cutoff", "expired", "suspended", "resumed"]
 KINDS: tuple[Kind, ...] = ("low", "exhausted", "restored", "cutoff", "expired", "suspended", "resumed")
+
+MOST_SESSIONS = 100
+"""What one cutoff names; of more it says that there are more."""
+
+_BALANCE: dict[str, type[BalanceLow | BalanceExhausted | BalanceRestored]] = {
+    "low": BalanceLow,
+    "exhausted": BalanceExhausted,
+    "restored": BalanceRestored,
+}
 
 
 class _Packed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -82,3 +103,37 @@ class StoredSignal(NamedTuple):
             found.session,
             found.amount,
         )
+
+
+def published(
+    stored: StoredSignal, incarnation: int, timeline: str, sessions: list[SessionName]
+) -> Signal | None:
+    """The signal as it is published. `sessions` are those that are open of the account, for a cutoff; None when
+    there is none any more."""
+    common: dict[str, Any] = {
+        "account": stored.account,
+        "currency": stored.currency,
+        "incarnation": incarnation,
+        "timeline": timeline,
+        "usage_position": stored.usage_position,
+        "log_time_ms": stored.log_time_ms,
+    }
+    match stored.kind:
+        case "cutoff":
+            more = len(sessions) > MOST_SESSIONS
+            return SessionCutoff(**common, sessions=sessions[:MOST_SESSIONS], more=more) if sessions else None
+        case "expired":
+            kind, _, session = split_session_key(stored.session)
+            return HoldExpired(**common, kind=kind, session=session, amount_micros=stored.amount_micros)
+        case "suspended":
+            return AccountSuspended(**common)
+        case "resumed":
+            return AccountResumed(**common)
+        case _:
+            return _BALANCE[stored.kind](
+                **common,
+                level_micros=stored.level_micros,
+                available_micros=stored.available_micros,
+                recharge_below_micros=stored.recharge_below_micros,
+                credit_limit_micros=stored.credit_limit_micros,
+            )

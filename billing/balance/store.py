@@ -12,6 +12,7 @@ from billing.balance.calls import Functions, Reply, Trouble
 from billing.balance.codec import BadOperation, BalanceOp, pack_entries, pack_usage
 from billing.balance.derive import Deriver
 from billing.balance.entries import Malformed
+from billing.balance.publishing import SignalPublisher
 from billing.balance.records import UnknownRecord
 from billing.balance.snapshot import LedgerView
 from billing.settings import Topics
@@ -50,10 +51,18 @@ UNKNOWN_PER_TEND = 20
 
 class RedisSink:
     """Implements `billing.stream.sink.Sink` for BalanceOp. `ledger` derives accounts whose balance is unknown;
-    without it they stay unknown."""
+    without it they stay unknown. `signals` publishes what the functions signal; without it that waits in the store."""
 
-    def __init__(self, functions: Functions, topics: Topics, *, ledger: LedgerView | None = None) -> None:
+    def __init__(
+        self,
+        functions: Functions,
+        topics: Topics,
+        *,
+        ledger: LedgerView | None = None,
+        signals: SignalPublisher | None = None,
+    ) -> None:
         self._functions = functions
+        self._signals = signals
         self._topics = topics
         self._deriver = Deriver(functions, ledger) if ledger is not None else None
         self._incarnations: dict[int, str] = {}
@@ -73,7 +82,10 @@ class RedisSink:
             self._topics.usage: Position(int(usage_offset), usage_print.decode()),
             self._topics.entries: Position(int(entries_offset), entries_print.decode()),
         }
-        return _counted("claim", Claimed(Owner(int(epoch), nonce), positions))
+        owner = Owner(int(epoch), nonce)
+        if self._signals is not None:
+            self._signals.owned(partition, owner, incarnation)
+        return _counted("claim", Claimed(owner, positions))
 
     async def apply(self, batch: Batch[BalanceOp]) -> ApplyAnswer:
         """Apply a batch of usage or of entries."""
@@ -106,6 +118,8 @@ class RedisSink:
                 return Behind(Position(int(reply[1]), reply[2].decode()))
             case "catch_up":
                 return CatchUp(self._topics.entries if reply[1] == b"entries" else self._topics.tariffs)
+        if reply[1] and self._signals is not None:
+            self._signals.wake(batch.partition)
         if usage:
             _count_usage(reply, batch.ops)
         return Applied(batch.to_offset)
@@ -118,11 +132,13 @@ class RedisSink:
             )
             if not isinstance(reply, list):
                 return _counted("tend", reply)
-            open_holds, log_time_ms, expired, unknown = reply[1], int(reply[2]), reply[3], reply[4]
+            open_holds, log_time_ms, expired, unknown, backlog = reply[1], int(reply[2]), *reply[3:]
             metrics.EXPIRED.inc(len(expired))
             metrics.OPEN_HOLDS.labels(str(partition)).set(open_holds)
             if len(expired) < EXPIRIES_PER_CALL:
                 break
+        if backlog and self._signals is not None:
+            self._signals.wake(partition)
         if self._deriver is not None and unknown:
             incarnation = self._incarnations.get(partition, "")
             trouble = await self._deriver.derive(owner, partition, incarnation, log_time_ms, _unknown(unknown))
