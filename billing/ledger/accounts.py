@@ -14,6 +14,7 @@ from billing.ledger.booking import announce
 from billing.ledger.catalogue_versions import announce_assignment, assign_plan, effective_problem
 from billing.ledger.database import Connection, Pool, RollBack, fetch, fetchrow
 from billing.ledger.queries import query
+from billing.ledger.recharge_terms import recharge_problem
 from billing.ledger.retry import in_transaction
 from billing.ledger.terms import (
     Changed,
@@ -119,6 +120,9 @@ async def set_in(connection: Connection, account: str, changes: Changes, *, auth
     if row["status"] == "closed":
         return Closed(account)
     terms = {name: row[name] for name in _TERMS} | new
+    incomplete = recharge_problem(account, row["currency"], terms)
+    if incomplete is not None:
+        return incomplete
     seq = row["ledger_seq"] + 1
     effective_ms = await _assign(connection, row, new["plan"], changes.effective_ms, seq) if "plan" in new else None
     await connection.execute(query("accounts.change"), account, *(terms[name] for name in _TERMS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 import msgspec
@@ -11,6 +12,7 @@ from billing.ledger.database import Connection, Pool, RollBack, fetchrow
 from billing.ledger.migrate import USAGE_TOPIC
 from billing.ledger.partitioning import home_partition
 from billing.ledger.queries import query
+from billing.ledger.recharge_terms import recharge_problem
 from billing.ledger.retry import in_transaction
 from billing.ledger.terms import (
     AlreadyOpen,
@@ -62,7 +64,7 @@ def _first_refusal(accounts: Sequence[NewAccount], author: str, reason: str) -> 
     """What can be said without the ledger."""
     seen: dict[str, NewAccount] = {}
     for row, new in enumerate(accounts, start=1):
-        problem = problem_of(new)
+        problem = problem_of(new) or recharge_problem(new.id, new.currency, asdict(new))
         if problem is None and (wrong := text_problem(author, empty=False) or text_problem(reason)):
             problem = Invalid(new.id, "author or reason", wrong)
         if problem is not None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import pytest
 from ledger_support import AUTHOR, RATES, Ledger, charge, names
 
 from billing.ledger.accounts import Account, close, list_accounts, set_account, show
@@ -30,7 +31,9 @@ from billing.ledger.terms import (
     UnknownPlan,
 )
 
-ALICE = NewAccount("alice", "USD", "basic", credit_micros=20_000_000, recharge_below_micros=5_000_000)
+CARD: dict[str, Any] = {"recharge_below_micros": 5_000_000, "recharge_by_micros": 20_000_000, "payment_method": "pm_1"}
+NO_CARD: dict[str, Any] = dict.fromkeys(CARD)
+ALICE = NewAccount("alice", "USD", "basic", credit_micros=20_000_000, **CARD)
 
 
 async def opened(ledger: Ledger, new: NewAccount = ALICE) -> Account:
@@ -70,7 +73,7 @@ async def test_a_differing_repeat_names_the_field(ledger: Ledger) -> None:
         "credit_micros": 1,
         "plan": "gold",
         "credit_limit_micros": 1,
-        "recharge_below_micros": None,
+        "recharge_below_micros": 1,
         "customer": "cus_1",
     }.items():
         answer = await open_account(ledger.pool, replace(ALICE, **{field: value}), author=AUTHOR)
@@ -180,7 +183,7 @@ async def test_r5_debits_other_than_usage_are_excluded_until_acknowledged(ledger
 async def test_changes_are_announced_once_and_kept_with_their_author(ledger: Ledger) -> None:
     await load_tariff(ledger.pool, "gold", RATES, "USD", author=AUTHOR)
     await opened(ledger)
-    changes = Changes(plan="gold", recharge_below_micros=None, status="suspended")
+    changes = Changes(plan="gold", **NO_CARD, status="suspended")
     answer = await set_account(ledger.pool, "alice", changes, author="op", reason="asked")
     assert isinstance(answer, Changed)
     assert answer.plan_effective_ms is not None
@@ -192,6 +195,38 @@ async def test_changes_are_announced_once_and_kept_with_their_author(ledger: Led
     assert (row["author"], row["reason"]) == ("op", "asked")
     assert msgspec.json.decode(row["detail"])["from"]["plan"] == "basic"
     await ledger.verified()
+
+
+@pytest.mark.parametrize("missing", sorted(CARD))
+async def test_recharge_terms_are_complete_or_absent(ledger: Ledger, missing: str) -> None:
+    nothing: dict[str, Any] = {missing: None}
+    incomplete = replace(ALICE, **nothing)
+    answer = await open_account(ledger.pool, incomplete, author=AUTHOR)
+    assert answer == Invalid(
+        "alice", missing, "is missing: recharge_below, recharge_by and payment_method come together"
+    )
+    imported = await import_accounts(ledger.pool, [replace(ALICE, id="bob"), incomplete], author=AUTHOR)
+    assert isinstance(imported, ImportRefused)
+    assert imported.row == 2
+    await opened(ledger)
+    assert isinstance(await set_account(ledger.pool, "alice", Changes(**nothing), author=AUTHOR), Invalid)
+    assert isinstance(await set_account(ledger.pool, "alice", Changes(customer="cus_9"), author=AUTHOR), Changed)
+    assert isinstance(await set_account(ledger.pool, "alice", Changes(**NO_CARD), author=AUTHOR), Changed)
+
+
+async def test_r10_an_increment_is_whole_minor_units_of_the_currency(ledger: Ledger) -> None:
+    await load_tariff(ledger.pool, "yen", RATES, "JPY", author=AUTHOR)
+    half_a_cent = replace(ALICE, recharge_by_micros=20_005_000)
+    answer = await open_account(ledger.pool, half_a_cent, author=AUTHOR)
+    assert answer == Invalid("alice", "recharge_by_micros", "must be a multiple of 0.01 USD")
+    await opened(ledger)
+    assert isinstance(await set_account(ledger.pool, "alice", Changes(recharge_by_micros=1), author=AUTHOR), Invalid)
+    yen = replace(ALICE, id="kyoto", currency="JPY", plan="yen", recharge_by_micros=20_500_000)
+    answer = await open_account(ledger.pool, yen, author=AUTHOR)
+    assert answer == Invalid("kyoto", "recharge_by_micros", "must be a multiple of 1 JPY")
+    assert isinstance(
+        await open_account(ledger.pool, replace(yen, recharge_by_micros=20_000_000), author=AUTHOR), Opened
+    )
 
 
 async def test_closing_is_final_but_the_balance_is_still_owed(ledger: Ledger) -> None:

@@ -18,7 +18,8 @@ from billing.stream.record import Position
 
 async def test_an_account_is_derived_as_of_any_offset(ledger: Ledger) -> None:
     one, two = names(0, 2)
-    await ledger.open(one, two, credit_micros=900, credit_limit_micros=7, recharge_below_micros=-3)
+    card = {"recharge_below_micros": -3, "recharge_by_micros": 10_000, "payment_method": "pm_1"}
+    await ledger.open(one, two, credit_micros=900, credit_limit_micros=7, **card)
     await adjust(ledger.pool, one, -100, "x", author=AUTHOR)
     owner, rnd, end = await ledger.claim(), random.Random(3), 0
     charges = []
