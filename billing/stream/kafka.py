@@ -21,6 +21,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.record.default_records import DefaultRecordBatch
 
+from billing.stream import kafka_decode
 from billing.stream.log import Fetched, Listener, LogAway, LogBroken, OutOfRange
 
 log = structlog.get_logger(__name__)
@@ -43,7 +44,8 @@ class MissingExtension(RuntimeError):
 
 
 def require_c_extension() -> None:
-    """Raises MissingExtension with one clear line."""
+    """Raises MissingExtension with one clear line. Every consumer of ours begins here, forgiving of header names."""
+    kafka_decode.install()
     if not DefaultRecordBatch.__module__.startswith("aiokafka.record._crecords"):
         raise MissingExtension(
             "aiokafka runs without its C extension (aiokafka.record._crecords): "

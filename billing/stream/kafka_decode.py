@@ -1,0 +1,95 @@
+"""Records that aiokafka 0.14 cannot decode: a header name that is not UTF-8 raises in the middle of a fetch, for ever,
+and would hold its partition (R9). Such batches are read once more in pure Python, with the name's bytes escaped.
+
+`install()` replaces two names in aiokafka's fetcher; everything else, and every other record, goes its usual way.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, SupportsIndex
+
+from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import MemoryRecords
+
+_BATCH_HEAD = struct.Struct(">qi")  # base offset, length of what follows
+
+
+class _KeptRecords:
+    """aiokafka's MemoryRecords, and the bytes that it was made of."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        records = MemoryRecords(raw)
+        self.has_next = records.has_next
+        self.next_batch = records.next_batch
+        self.size_in_bytes = records.size_in_bytes
+
+
+class _Forgiving(bytearray):
+    """Slices decode any bytes: what is not UTF-8 becomes backslash escapes."""
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
+        found = super().__getitem__(index)
+        return _Forgiving(found) if isinstance(found, bytearray) else found
+
+    def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
+        return bytes(self).decode(encoding, errors)
+
+
+class _ForgivingBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # aiokafka is untyped
+    _buffer: bytearray
+
+    def __iter__(self) -> Any:
+        batch = super().__iter__()  # decompresses
+        self._buffer = _Forgiving(self._buffer)
+        return batch
+
+
+class _ForgivingRecords:
+    """The batches of `raw` that end after `from_offset`."""
+
+    def __init__(self, raw: bytes, from_offset: int) -> None:
+        self._batches = _batches(raw, from_offset)
+        self._next: _ForgivingBatch | None = next(self._batches, None)
+
+    def has_next(self) -> bool:
+        return self._next is not None
+
+    def next_batch(self) -> _ForgivingBatch | None:
+        batch, self._next = self._next, next(self._batches, None)
+        return batch
+
+
+def _batches(raw: bytes, from_offset: int) -> Iterator[_ForgivingBatch]:
+    at = 0
+    while at + _BATCH_HEAD.size <= len(raw):
+        _, length = _BATCH_HEAD.unpack_from(raw, at)
+        end = at + _BATCH_HEAD.size + length
+        if end > len(raw):  # the broker cuts the last batch off where the fetch size ends
+            return
+        batch = _ForgivingBatch(bytearray(raw[at:end]))
+        if batch.next_offset > from_offset:
+            yield batch
+        at = end
+
+
+class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
+    _records: Any
+
+    def _unpack_records(self) -> Iterator[Any]:
+        try:
+            yield from super()._unpack_records()
+        except UnicodeDecodeError:
+            # the batches before are done with, and so are the abort markers in them
+            self._records = _ForgivingRecords(self._records.raw, self.next_fetch_offset)
+            yield from super()._unpack_records()
+
+
+def install() -> None:
+    """Make every consumer of this process forgiving; safe to repeat. Message format 2 only: brokers of today write no
+    other, and older formats have no headers."""
+    fetcher.MemoryRecords = _KeptRecords
+    fetcher.PartitionRecords = _PartitionRecords
