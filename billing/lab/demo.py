@@ -30,27 +30,35 @@ def run_demo(options: Options, report_file: Path | None = None) -> int:
     """Everything from services to report. Returns the exit code: 0, or 1 when a check failed. An interrupt (Ctrl-C,
     SIGTERM) stops what was started and goes on as KeyboardInterrupt."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    begin = time.monotonic()
     logs = state_dir() / "demo-logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    logs.mkdir(parents=True)
     report = Report(seed=options.seed)
-    try:
-        with Screen() as screen:
-            with open_services(purpose="demo", say=screen.say) as services:
-                report.seconds["services"] = time.monotonic() - begin
-                screen.say("Kafka, Redis/Valkey and PostgreSQL answer")
-                asyncio.run(_run(options, services, logs, screen, report))
-                screen.say("stopping what was started")
-            report.seconds["total"] = time.monotonic() - begin
-            screen.print(report.text())
-            if not report.ok:
-                screen.print(f"The consumers' logs are in {logs}")
-        if report_file is not None:
-            report.write(report_file)
-    finally:
+    with Screen() as screen:
+        try:
+            _serve_and_run(options, logs, screen, report)
+        except KeyboardInterrupt:
+            shutil.rmtree(logs, ignore_errors=True)
+            screen.settle()
+            screen.say("interrupted: everything that was started is stopped")
+            raise
+        screen.print(report.text())
         if report.ok:
             shutil.rmtree(logs, ignore_errors=True)
+        else:
+            screen.print(f"The consumers' logs are in {logs}")
+    if report_file is not None:
+        report.write(report_file)
     return 0 if report.ok else 1
+
+
+def _serve_and_run(options: Options, logs: Path, screen: Screen, report: Report) -> None:
+    begin = time.monotonic()
+    with open_services(purpose="demo", say=screen.say) as services:
+        report.seconds["services"] = time.monotonic() - begin
+        if set(services.how.values()) != {How.GIVEN}:
+            screen.say("what was started answers")
+        asyncio.run(_run(options, services, logs, screen, report))
+        screen.say("stopping what was started")
+    report.seconds["total"] = time.monotonic() - begin
 
 
 async def _run(options: Options, services: Services, logs: Path, screen: Screen, report: Report) -> None:

@@ -158,4 +158,6 @@ async def test_ctrl_c_stops_everything_that_was_started(tmp_path: Path) -> None:
         assert await demo.ended() == 130, demo.output
         left = [command for pid in family if (command := _command(pid))]
         assert left == []
+    assert "interrupted: everything that was started is stopped" in demo.output
     assert list((tmp_path / "runs").iterdir()) == []
+    assert list((tmp_path / "demo-logs").iterdir()) == []
