@@ -14,6 +14,7 @@ from billing.settings import SettingError
 _COMMANDS = {
     "account": ("billing.cli.accounts", "account", "Open, import, show, change and credit accounts."),
     "balance": ("billing.cli.balances", "balance", "An account's live balance, from Redis."),
+    "breaker": ("billing.cli.recharges", "breaker", "The breakers on money charged per minute."),
     "consume": ("billing.cli.consume", "consume", "Run one consumer process."),
     "demo": ("billing.lab.cli", "demo", "The whole pipeline on real servers, verified (what `make run` runs)."),
     "dev": ("billing.cli.dev", "dev", "A local Kafka, Valkey and PostgreSQL."),
@@ -24,6 +25,8 @@ _COMMANDS = {
     "migrate": ("billing.cli.operations", "migrate", "Prepare PostgreSQL, the topics and Redis."),
     "publish": ("billing.cli.publish", "publish", "Publish CloudEvents from a file, one a line."),
     "rebuild": ("billing.cli.operations", "rebuild", "Rebuild the balance store from the ledger and the log."),
+    "recharge": ("billing.cli.recharges", "recharge", "Pause and resume all charging."),
+    "recharges": ("billing.cli.recharges", "recharges", "Charges, newest first, and why or why not."),
     "reconcile": ("billing.cli.operations", "reconcile", "Compare the two sets of books, every account."),
     "sandbox": ("billing.lab.sandbox.cli", "sandbox", "A payment gateway for development, as Stripe's API."),
     "tariff": ("billing.cli.tariffs", "tariff", "Load tariffs."),

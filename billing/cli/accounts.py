@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
 
-from billing.balance.calls import Functions
-from billing.balance.reader import BalanceReader
 from billing.cli.account_csv import read_accounts
+from billing.cli.account_entries import acknowledge, adjust, credit
 from billing.cli.answers import account_fields, explain_refusal
-from billing.cli.common import AMOUNT, MOMENT, author, json_option, ledger, print_fields, print_rows, refuse, run, store
-from billing.cli.waiting import ShownIn, wait_until_shown
+from billing.cli.common import AMOUNT, MOMENT, author, json_option, ledger, print_fields, print_rows, refuse, run
+from billing.cli.shown import no_wait_option, until_shown
 from billing.ledger import accounts as books
-from billing.ledger.booking import Booked, credit
 from billing.ledger.opening import import_accounts, open_account
 from billing.ledger.terms import (
     KEEP,
@@ -28,14 +26,9 @@ from billing.ledger.terms import (
     Opened,
     Unchanged,
 )
-from billing.money import format_micros
 from billing.settings import Settings
-from billing.usage.partitioner import home_partition
 
 T = TypeVar("T")
-
-no_wait_option = click.option("--no-wait", is_flag=True, help="Do not wait until Redis shows it.")
-WAIT_SECONDS = 30.0
 
 
 @click.group()
@@ -76,19 +69,8 @@ async def _open(settings: Settings, new: NewAccount, *, wait: bool) -> Opened | 
     if not isinstance(answer, Opened | AlreadyOpen):
         refuse(explain_refusal(answer))
     if wait:
-        await _shown(settings, {answer.account: answer.ledger_seq})
+        await until_shown(settings, {answer.account: answer.ledger_seq})
     return answer
-
-
-async def _shown(settings: Settings, wanted: dict[str, int]) -> None:
-    async with store(settings) as functions:
-        outcome = await wait_until_shown(_reader(settings, functions), wanted, timeout_s=WAIT_SECONDS)
-    if not isinstance(outcome, ShownIn):
-        refuse(f"booked, but Redis does not show it after {WAIT_SECONDS:.0f} s: {outcome.why}")
-
-
-def _reader(settings: Settings, functions: Functions) -> BalanceReader:
-    return BalanceReader(functions, settings.topics, partial(home_partition, partitions=settings.partitions))
 
 
 @account.command("import")
@@ -114,7 +96,7 @@ async def _import(settings: Settings, file: str, found: list[NewAccount], *, wai
     if not isinstance(answer, Imported):
         refuse(f"{file}: line {answer.row + 1}: {explain_refusal(answer.refusal)}")  # line 1 is the header
     if wait and answer.opened:
-        await _shown(settings, {new.id: 1 for new in found})
+        await until_shown(settings, {new.id: 1 for new in found})
     return answer
 
 
@@ -156,13 +138,25 @@ def list_(as_json: bool) -> None:
 @click.option("--customer")
 @click.option("--payment-method")
 @click.option("--daily-cap", "daily_cap_micros", type=AMOUNT)
+@click.option("--no-recharge", is_flag=True, help="Never recharge it automatically any more; forgets its card.")
 @click.option("--status", type=click.Choice(["open", "suspended"]))
 @click.option("--reason", default="")
 @no_wait_option
 @json_option
-def set_(account_id: str, reason: str, no_wait: bool, as_json: bool, effective_ms: int | None, **given: Any) -> None:
+def set_(
+    account_id: str,
+    *,
+    reason: str,
+    no_wait: bool,
+    as_json: bool,
+    effective_ms: int | None,
+    no_recharge: bool,
+    **given: Any,
+) -> None:
     """Change an account's terms; what is not named stays."""
     changes = Changes(effective_ms=effective_ms, **{name: _or_keep(value) for name, value in given.items()})
+    if no_recharge:
+        changes = replace(changes, recharge_below_micros=None, recharge_by_micros=None, payment_method=None)
     _change(account_id, changes, reason, wait=not no_wait, as_json=as_json)
 
 
@@ -187,7 +181,7 @@ def _change(account_id: str, changes: Changes, reason: str, *, wait: bool, as_js
         if not isinstance(answer, Changed | Unchanged):
             refuse(explain_refusal(answer))
         if wait:
-            await _shown(settings, {account_id: answer.ledger_seq})
+            await until_shown(settings, {account_id: answer.ledger_seq})
         return answer
 
     answer = run(work(Settings.from_env()))
@@ -201,33 +195,5 @@ def _change(account_id: str, changes: Changes, reason: str, *, wait: bool, as_js
     print_fields(fields, as_json=as_json)
 
 
-@account.command("credit", context_settings={"ignore_unknown_options": True})  # a negative amount is not an option
-@click.argument("account_id", metavar="ID")
-@click.argument("amount_micros", metavar="AMOUNT", type=AMOUNT)
-@click.option("--reason", required=True)
-@click.option("--key", help="The same key books once.")
-@no_wait_option
-@json_option
-def credit_(account_id: str, amount_micros: int, *, reason: str, key: str | None, no_wait: bool, as_json: bool) -> None:
-    """Credit an account by hand."""
-
-    async def work(settings: Settings) -> Booked:
-        async with ledger(settings) as pool:
-            answer = await credit(pool, account_id, amount_micros, reason, author=author(), key=key)
-        if not isinstance(answer, Booked):
-            refuse(explain_refusal(answer))
-        if not no_wait:
-            await _shown(settings, {account_id: answer.ledger_seq})
-        return answer
-
-    booked = run(work(Settings.from_env()))
-    balance = booked.balance_micros if as_json else format_micros(booked.balance_micros, booked.currency)
-    fields = {
-        "account": account_id,
-        "entry": booked.entry_id,
-        "repeated": booked.repeated,
-        "ledger_seq": booked.ledger_seq,
-        "balance_micros" if as_json else "balance": balance,
-        "currency": booked.currency,
-    }
-    print_fields(fields, as_json=as_json)
+for command in (credit, adjust, acknowledge):
+    account.add_command(command)

@@ -22,6 +22,8 @@ from billing.settings import Settings
 T = TypeVar("T")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+by_option = click.option("--by", required=True, metavar="NAME", help="Who decides this; kept with it.")
+reason_option = click.option("--reason", required=True, metavar="TEXT", help="Why; kept with it.")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -167,15 +167,14 @@ async def final(
     async def work(connection: Connection) -> FinalAnswer:
         view = await views.locked(connection, stored.account)
         assert not isinstance(view, NoSuchAccount)  # accounts are never deleted
+        now = intents.from_row(await connection.fetchrow(query("recharge_intents.lock"), stored.id))
+        if now.lease_epoch != stored.lease_epoch or now.intent != stored.intent:
+            return LeaseLost(stored.id)
         verdicts = tuple(earlier)
         if records.refusal_of(verdicts) is None:
             verdicts += _last_checks(view, store, limits)
         refusal = records.refusal_of(verdicts)
         after = step(stored.intent, CheckPassed() if refusal is None else CheckRefused(refusal.value))
-        row = await connection.fetchrow(query("recharge_intents.lock"), stored.id)
-        now = intents.from_row(row)
-        if now.lease_epoch != stored.lease_epoch or now.intent != stored.intent:
-            return LeaseLost(stored.id)
         changed = await intents.overrule(connection, now, after, fence=False)
         await records.add(connection, stored.account, "final", verdicts, timeline=view.timeline, intent=stored.id)
         return Passed(changed, verdicts) if refusal is None else Withdrawn(changed, verdicts)
