@@ -1,15 +1,35 @@
-"""A reader of the balance store that knows which incarnation and timeline the ledger expects."""
+"""A reader of balances to which a store that is not the ledger's is Unknown, where the ledger can be asked."""
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
+
+import asyncpg
 
 from billing.balance.calls import Functions
 from billing.balance.reader import BalanceReader
+from billing.cli.common import ledger
+from billing.ledger.database import lease
+from billing.ledger.incarnations import Identity, read_identity
+from billing.reconcile.health import expecting_reader
 from billing.settings import Settings
 from billing.usage.partitioner import home_partition
 
+ASK_SECONDS = 2.0
+
 
 async def reader_of(settings: Settings, functions: Functions) -> BalanceReader:
-    """Reads balances of any account."""
-    return BalanceReader(functions, settings.topics, partial(home_partition, partitions=settings.partitions))
+    """Reads balances of any account. While PostgreSQL is away, whatever Redis says of itself is taken."""
+    expected = await _expected(settings)
+    if expected is None:
+        return BalanceReader(functions, settings.topics, partial(home_partition, partitions=settings.partitions))
+    return expecting_reader(functions, settings.topics, expected)
+
+
+async def _expected(settings: Settings) -> Identity | None:
+    try:
+        async with asyncio.timeout(ASK_SECONDS), ledger(settings) as pool, lease(pool) as connection:
+            return await read_identity(connection)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        return None

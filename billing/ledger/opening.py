@@ -10,7 +10,6 @@ import msgspec
 
 from billing.ledger.database import Connection, Pool, RollBack, fetchrow
 from billing.ledger.migrate import USAGE_TOPIC
-from billing.ledger.partitioning import home_partition
 from billing.ledger.queries import query
 from billing.ledger.recharge_terms import recharge_problem
 from billing.ledger.retry import in_transaction
@@ -28,6 +27,7 @@ from billing.ledger.terms import (
     problem_of,
     text_problem,
 )
+from billing.usage.partitioner import home_partition
 
 _COLUMNS = (
     *("ord", "id", "currency", "plan", "credit_micros", "credit_limit_micros", "recharge_below_micros"),

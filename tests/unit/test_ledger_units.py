@@ -7,10 +7,10 @@ import pytest
 from aiokafka.partitioner import murmur2 as aiokafka_murmur2
 
 from billing.ledger.migrate import migrations, statements
-from billing.ledger.partitioning import home_partition, murmur2
 from billing.ledger.queries import all_queries
 from billing.ledger.terms import Changes, Invalid, NewAccount, problem_of, problem_of_changes
 from billing.ledger.trouble import Trouble, trouble_of
+from billing.usage.partitioner import home_partition, murmur2
 
 
 def test_statements_end_at_a_semicolon_outside_bodies() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from billing.ledger.database import Pool
 from billing.ledger.opening import open_account
-from billing.ledger.partitioning import home_partition
 from billing.ledger.sink import PostgresSink
 from billing.ledger.terms import NewAccount, Opened
 from billing.ledger.verify import verify
@@ -17,6 +16,7 @@ from billing.settings import Settings
 from billing.stream.record import StoredRecord, fingerprint
 from billing.stream.sink import Applied, ApplyAnswer, Batch, Claimed, Owner
 from billing.usage.ops import Charge, DeadLetter, Stray, UsageOp
+from billing.usage.partitioner import home_partition
 from schemas.catalogue import Rate
 from schemas.reasons import DeadLetterReason
 

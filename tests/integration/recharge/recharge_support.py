@@ -9,7 +9,6 @@ from billing.ledger.accounts import Account, show
 from billing.ledger.database import Pool
 from billing.ledger.migrate import USAGE_TOPIC
 from billing.ledger.opening import open_account
-from billing.ledger.partitioning import home_partition
 from billing.ledger.sink import PostgresSink
 from billing.ledger.terms import NewAccount, Opened
 from billing.ledger.verify import verify
@@ -22,6 +21,7 @@ from billing.recharge.store import RechargeStore
 from billing.stream.record import StoredRecord, fingerprint
 from billing.stream.sink import Applied, Batch, Claimed, Owner
 from billing.usage.ops import Charge
+from billing.usage.partitioner import home_partition
 
 UNIT = 1_000_000
 NO_WAIT = replace(Limits(), minimum_interval_ms=0)
@@ -88,8 +88,18 @@ class Books:
     async def low(self, account: str, **terms: Any) -> StoreView:
         """An account opened with 12.00 that used 5.00, and what a balance store with everything in it shows."""
         await self.open(account, credit_micros=12 * UNIT, **card(**terms))
+        await self.save_card(account)
         await self.use(account, 5 * UNIT)
         return await self.view(account)
+
+    async def save_card(self, account: str) -> None:
+        """As the worker does once the gateway keeps the account's card with its customer."""
+        await self.pool.execute(
+            "insert into recharge_cards (account_id, customer, payment_method, saved_at)"
+            " select id, customer, payment_method, now() from accounts where id = $1 on conflict (account_id)"
+            " do update set customer = excluded.customer, payment_method = excluded.payment_method",
+            account,
+        )
 
     async def view(self, account: str) -> StoreView:
         """As Redis shows the account once it has followed the ledger."""

@@ -10,13 +10,13 @@ from recharge_support import Books
 
 from billing.ledger.accounts import set_account
 from billing.ledger.dead_letters import dead_letters
-from billing.ledger.partitioning import home_partition
 from billing.ledger.terms import Changed, Changes
 from billing.recharge.due_sink import EXHAUSTED, LOW, RESTORED, Asked, DueSink, SignalInterpreter, SignalOp
 from billing.settings import Settings
 from billing.stream.record import Position, StoredRecord, fingerprint
 from billing.stream.sink import Applied, Batch, Behind, Claimed, Fenced, Halted, Owner
 from billing.usage.ops import DeadLetter
+from billing.usage.partitioner import home_partition
 from schemas.reasons import DeadLetterReason
 
 TOPIC = "billing.signals"
