@@ -13,7 +13,8 @@ from billing.usage.ops import SessionKind
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One account at one moment, in micro-units of `currency`, with the log positions of that moment by topic."""
+    """One account at one moment, in micro-units of `currency`, with the log positions of that moment by topic
+    (`usage_position` is that of usage) and the partition's log time."""
 
     account: str
     currency: str
@@ -28,6 +29,14 @@ class Known:
     status: Status
     incarnation: str
     positions: Mapping[str, Position]
+    usage_position: int
+    log_time_ms: int
+
+    @property
+    def level_micros(self) -> int:
+        """What is compared with the recharge threshold: debits that no usage caused are added back (R5), holds left
+        out."""
+        return self.credit_micros - self.used_micros + self.excluded_micros
 
     @property
     def available_micros(self) -> int:

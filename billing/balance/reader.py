@@ -176,6 +176,8 @@ class BalanceReader:
             status=record.status,
             incarnation=incarnation,
             positions=self._positions(status),
+            usage_position=int(status[0]),
+            log_time_ms=int(status[4]),
         )
 
     def _positions(self, status: Reply) -> dict[str, Position]:
