@@ -30,6 +30,8 @@ class Settings:
 
     `namespace` prefixes topics and consumer groups with "<namespace>." and Redis keys with "<namespace>:", so that
     deployments can share servers; "" is the plain names. `metrics_port` 0 takes a free port, None serves none.
+    Before money moves, `proof_replicas` replicas must have acknowledged the write proof, and with `proof_aof` the
+    primary's append-only file must have it.
     """
 
     kafka_bootstrap: str
@@ -38,6 +40,8 @@ class Settings:
     namespace: str = ""
     partitions: int = 8
     metrics_port: int | None = None
+    proof_replicas: int = 0
+    proof_aof: bool = False
 
     @cached_property
     def topics(self) -> Topics:
@@ -68,6 +72,8 @@ class Settings:
             namespace=_namespace(environ),
             partitions=_integer(environ, "BILLING_PARTITIONS", 8, 1, 1024),
             metrics_port=_port(environ),
+            proof_replicas=_integer(environ, "BILLING_PROOF_REPLICAS", 0, 0, 16),
+            proof_aof=bool(_integer(environ, "BILLING_PROOF_AOF", 0, 0, 1)),
         )
 
 
