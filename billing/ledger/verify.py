@@ -20,6 +20,7 @@ CHECKS = (
     "accounts_are_whole",
     "usage_is_in_place",
     "dead_letters_are_in_place",
+    "recharges_are_booked",
 )
 """In order; each is described beside its query in sql/verify.sql."""
 

@@ -105,3 +105,17 @@ select count(*) as violations, min('dead letter ' || d.topic || '/' || d.partiti
   from dead_letters d
   left join positions p on p.topic = d.topic and p.partition = d.partition
  where d.log_offset >= coalesce(p.next_offset, 0);
+
+-- name: recharges_are_booked
+-- Every recharge that says it is credited has its entry, with the amount received; every recharge entry has its recharge.
+select count(*) as violations, min('account ' || coalesce(i.account_id, j.account_id) || ', entry '
+           || coalesce(i.credit_seq, j.ledger_seq)) as example
+  from (select * from recharge_intents where credit_seq is not null) as i
+  full join (select e.account_id, e.ledger_seq, e.idempotency_key, p.amount_micros
+               from journal e
+               join postings p on p.journal_id = e.id and p.ledger_account = 'customer'
+              where e.origin = 'recharge') as j
+    on j.account_id = i.account_id and j.ledger_seq = i.credit_seq
+ where i.id is null or j.account_id is null
+    or j.idempotency_key is distinct from concat_ws(':', 'recharge', i.timeline, i.account_id, i.episode, 'credit')
+    or j.amount_micros <> i.received_minor * (i.amount_micros / i.amount_minor);

@@ -101,6 +101,7 @@ DAMAGE = [
     ("update usage set currency = 'EUR'", "usage_is_in_place"),
     ("update positions set next_offset = 1", "usage_is_in_place"),
     ("update positions set next_offset = 1", "dead_letters_are_in_place"),
+    ("update journal set origin = 'recharge' where kind = 'entry'", "recharges_are_booked"),
 ]
 
 

@@ -10,7 +10,8 @@ import pytest
 from recharge_support import NO_WAIT, UNIT, Books
 
 from billing.ledger.accounts import close
-from billing.ledger.booking import adjust
+from billing.ledger.booking import EntryRequest, adjust, book
+from billing.ledger.verify import verify
 from billing.recharge import protocol
 from billing.recharge.crediting import CreditBooked, NotCredited, credit_key
 from billing.recharge.intents import LeaseLost, StoredIntent
@@ -208,3 +209,13 @@ async def test_the_database_knows_the_protocols_transitions(books: Books) -> Non
                 possible.add((state.value, after.value))
     rows = await books.pool.fetch("select before, after from recharge_transitions")
     assert {(row["before"], row["after"]) for row in rows} == possible
+
+
+async def test_verify_finds_a_recharge_without_its_entry_and_an_entry_without_its_recharge(books: Books) -> None:
+    intent = await books.charged(await books.opened("acme", await books.low("acme")), "pi_1")
+    await books.pool.execute("update recharge_intents set state = 'credited', credit_seq = 9 where id = $1", intent.id)
+    await books.low("other")
+    async with books.pool.acquire() as connection, connection.transaction():
+        await book(connection, EntryRequest("other", UNIT, "recharge", "by hand", "tests"))
+    failed = {check.name: check.violations for check in await verify(books.pool) if not check.passed}
+    assert failed == {"recharges_are_booked": 2}
