@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeAlias
 
 import msgspec
@@ -60,19 +61,25 @@ def message_type(struct: type[msgspec.Struct]) -> str:
 def components(types: tuple[type[msgspec.Struct], ...], ref_template: str) -> tuple[list[Json], dict[str, Json]]:
     """The schemas of `types` (references), and of everything that they use by name."""
     roots, named = msgspec.json.schema_components(types, ref_template=ref_template)
-    return [_one_line(root) for root in roots], {name: _one_line(schema) for name, schema in named.items()}
+    return [portable(root) for root in roots], {name: portable(schema) for name, schema in named.items()}
 
 
-def _one_line(schema: Any) -> Any:
-    """`schema` with descriptions on one line: they are docstrings, which Python 3.13 indents otherwise than 3.11."""
+def portable(schema: Any) -> Any:
+    """`schema` as every reader takes it: descriptions on one line (they are docstrings, which Python 3.13 indents
+    otherwise than 3.11), and patterns that end with `$`, because ECMA-262 does not know Python's `\\Z`."""
     if isinstance(schema, list):
-        return [_one_line(member) for member in schema]
+        return [portable(member) for member in schema]
     if not isinstance(schema, dict):
         return schema
-    return {
-        name: " ".join(member.split()) if name == "description" and isinstance(member, str) else _one_line(member)
-        for name, member in schema.items()
-    }
+    return {name: _portable_member(name, member) for name, member in schema.items()}
+
+
+def _portable_member(name: str, member: Any) -> Any:
+    if name == "description" and isinstance(member, str):
+        return " ".join(member.split())
+    if name == "pattern" and isinstance(member, str):
+        return re.sub(r"\\Z$", "$", member)
+    return portable(member)
 
 
 def _document(title: str, types: tuple[type[msgspec.Struct], ...]) -> Json:
