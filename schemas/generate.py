@@ -6,14 +6,15 @@ import json
 import sys
 from pathlib import Path
 
-from schemas import asyncapi, jsonschema
+from schemas import asyncapi, jsonschema, openapi
 
 FOLDER = Path(__file__).parent / "generated"
 
 
 def render() -> dict[str, str]:
     """File name -> content of everything that is generated."""
-    files = {**jsonschema.documents(), "asyncapi.json": asyncapi.document()}
+    documents = {"asyncapi.json": asyncapi.document(), "openapi.json": openapi.document()}
+    files = {**jsonschema.documents(), **documents}
     return {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in files.items()}
 
 
