@@ -99,6 +99,11 @@ async def settle_opened(connection: Connection, due: Due, limits: Limits) -> Non
     await connection.execute(query("recharge_due.again"), due.account, limits.minimum_interval_ms, due.signal)
 
 
+async def look_again(pool: Pool, account: str, in_ms: int) -> None:
+    """Evaluate the account in `in_ms` at the latest: its intent closed without a charge for a reason that may pass."""
+    await fetchrow(pool, query("recharge_due.later"), account, in_ms)
+
+
 async def sweep(pool: Pool, kind: SweepKind, after: str = "", page: int = SWEEP_PAGE) -> Swept:
     """One page of the ledger's accounts, in id order: mark those that are below their threshold (`low`), or open and
     exhausted (`exhausted`), and that nobody has asked for."""

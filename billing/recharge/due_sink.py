@@ -6,7 +6,7 @@ becomes a dead letter with its bytes (R9), shown by `billing dlq list` beside th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -93,8 +93,10 @@ def read_signal(record: Record) -> SignalOp | None:
 class DueSink(LedgerSink[SignalOp]):
     """`billing.stream.sink.Sink` for SignalOp."""
 
-    def __init__(self, pool: Pool, settings: Settings) -> None:
+    def __init__(self, pool: Pool, settings: Settings, *, on_due: Callable[[], None] | None = None) -> None:
+        """`on_due` is called when accounts have become due, so that a worker beside need not wait for its timer."""
         super().__init__(pool, settings, logical=SIGNALS_TOPIC, topic=settings.topics.signals)
+        self._on_due = on_due
 
     async def _apply(self, batch: Batch[SignalOp]) -> ApplyAnswer:
         asked = [op for op in batch.ops if isinstance(op, Asked)]
@@ -106,6 +108,8 @@ class DueSink(LedgerSink[SignalOp]):
             answer: ApplyAnswer = rolled_back.answer
             return answer
         _count(asked, letters)
+        if asked and self._on_due is not None:
+            self._on_due()
         return Applied(batch.to_offset)
 
     async def _store(

@@ -35,6 +35,7 @@ class Refusal(StrEnum):
     MINIMUM_INTERVAL = "minimum_interval"
     DECLINES_BACK_OFF = "declines_back_off"
     DECLINES_PAUSED = "declines_paused"
+    CARD_NOT_SAVED = "card_not_saved"  # the gateway does not know it yet: the worker saves it, then asks again
     PROOF_FAILED = "proof_failed"
     PROOF_STALE = "proof_stale"
 
@@ -64,8 +65,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The account's recharge settings, in the ledger. Without a threshold, an increment, a customer and a payment
-    method there is no automatic recharge."""
+    """The account's recharge settings, in the ledger. Without a threshold, an increment and a payment method there is
+    no automatic recharge. `card_saved`: the gateway keeps this payment method with this customer."""
 
     recharge_below_micros: int | None
     recharge_by_micros: int | None
@@ -73,10 +74,11 @@ class Terms:
     payment_method: str | None
     daily_cap_micros: int | None
     closed: bool
+    card_saved: bool = True
 
     @property
     def complete(self) -> bool:
-        return None not in (self.recharge_below_micros, self.recharge_by_micros, self.customer, self.payment_method)
+        return None not in (self.recharge_below_micros, self.recharge_by_micros, self.payment_method)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +195,8 @@ def check_episode(history: History) -> Verdict:
 
 
 def check_caps(history: History, terms: Terms, limits: Limits, now_ms: int) -> Verdict:
-    """5: switches, the day's money and count, interval, declines, and last the breaker's room, so that only a charge
-    that nothing else forbids can trip it. The first that refuses is named."""
+    """5: switches, the day's money and count, interval, declines, the card, and last the breaker's room, so that only a
+    charge that nothing else forbids can trip it. The first that refuses is named."""
     amount = terms.recharge_by_micros or 0
     cap = terms.daily_cap_micros
     cap = limits.money_caps_of_increments * amount if cap is None else cap
@@ -215,6 +217,7 @@ def check_caps(history: History, terms: Terms, limits: Limits, now_ms: int) -> V
             Refusal.DECLINES_BACK_OFF,
             lambda: since_decline_ms is not None and since_decline_ms < back_off_ms(history, limits),
         ),
+        (Refusal.CARD_NOT_SAVED, lambda: not terms.card_saved),
         (Refusal.BREAKER_TRIPPED, lambda: amount > history.breaker_room_micros),
     )
     refusal = next((name for name, refuses in tests if refuses()), None)
@@ -229,6 +232,7 @@ def check_caps(history: History, terms: Terms, limits: Limits, now_ms: int) -> V
             "since_newest_ms": since_newest_ms,
             "declines_in_a_row": history.declines_in_a_row,
             "since_decline_ms": since_decline_ms,
+            "card_saved": terms.card_saved,
             "paused": history.paused,
             "breaker_open": history.breaker_open,
             "breaker_room_micros": history.breaker_room_micros,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from billing.ledger.database import Pool
+from billing.ledger.database import Pool, fetchrow
+from billing.ledger.queries import query
 from billing.ledger.terms import NoSuchAccount
 from billing.recharge import crediting, due, evaluation, intents, records, suspensions, switches, views
 from billing.recharge.crediting import CreditAnswer
@@ -16,7 +17,7 @@ from billing.recharge.due import CLAIM_MS, SWEEP_PAGE, Due, Mark, SweepKind, Swe
 from billing.recharge.evaluation import EvaluateAnswer, FinalAnswer
 from billing.recharge.intents import LEASE_MS, LeaseLost, StoredIntent
 from billing.recharge.policy import Limits, StoreView, Verdict
-from billing.recharge.protocol import Event, PaymentSucceeded
+from billing.recharge.protocol import Event, PaymentSucceeded, State
 from billing.recharge.records import Stage
 from billing.recharge.suspensions import StatusAnswer
 from billing.recharge.switches import Switch
@@ -40,6 +41,9 @@ class RechargeStore:
 
     async def next_due_in_ms(self) -> int | None:
         return await due.next_due_in_ms(self.pool)
+
+    async def look_again(self, account: str, in_ms: int) -> None:
+        await due.look_again(self.pool, account, in_ms)
 
     async def sweep(self, kind: SweepKind, after: str = "", page: int = SWEEP_PAGE) -> Swept:
         return await due.sweep(self.pool, kind, after, page)
@@ -115,6 +119,16 @@ class RechargeStore:
         return await suspensions.suspended(self.pool, after, limit)
 
     # --- looking ---
+
+    async def now_ms(self) -> int:
+        """The ledger's clock, ms since 1970 UTC."""
+        row = await fetchrow(self.pool, query("recharge_payments.now_ms"))
+        assert row is not None
+        now: int = row["now_ms"]
+        return now
+
+    async def counts(self) -> dict[State, int]:
+        return await intents.counts(self.pool)
 
     async def switch(self) -> Switch:
         return await switches.switch(self.pool)

@@ -56,7 +56,7 @@ async def locked(connection: Connection, account: str) -> AccountView | NoSuchAc
         status=row["status"],
         credit_limit_micros=row["credit_limit_micros"],
         ledger_seq=row["ledger_seq"],
-        terms=_terms(row),
+        terms=_terms(row, card_saved=around["card_saved"]),
         ledger=_ledger(row, around),
         history=_history(past, paused=around["paused"], breaker_open=bool(breaker_open)),
         now_ms=around["now_ms"],
@@ -74,7 +74,7 @@ async def with_breaker(connection: Connection, view: AccountView, limits: Limits
     return replace(view, history=history)
 
 
-def _terms(row: Any) -> Terms:
+def _terms(row: Any, *, card_saved: bool) -> Terms:
     return Terms(
         recharge_below_micros=row["recharge_below_micros"],
         recharge_by_micros=row["recharge_by_micros"],
@@ -82,6 +82,7 @@ def _terms(row: Any) -> Terms:
         payment_method=row["payment_method"],
         daily_cap_micros=row["daily_cap_micros"],
         closed=row["status"] == "closed",
+        card_saved=card_saved,
     )
 
 

@@ -1,10 +1,12 @@
 -- name: surroundings
 -- What is not in the account's row: for account $1 of partition $2, the ledger's usage position and log time, freezes,
--- switches, and the ledger's clock (ms).
+-- switches, whether the present card is saved at the gateway, and the ledger's clock (ms).
 select p.next_offset as usage_position, p.log_time_ms, s.paused, m.timeline,
        case when s.reconciled_timeline is distinct from m.timeline
                 then 'timeline ' || m.timeline || ' is not reconciled with the gateway'
             else (select f.reason from recharge_freezes f where f.account_id = $1 and f.frozen) end as frozen_reason,
+       exists (select from recharge_cards c join accounts a on a.id = c.account_id and a.customer = c.customer
+                and a.payment_method = c.payment_method where c.account_id = $1) as card_saved,
        floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now_ms
   from positions p cross join recharge_switch s cross join ledger_meta m
  where p.topic = 'usage.events' and p.partition = $2;
@@ -12,7 +14,7 @@ select p.next_offset as usage_position, p.log_time_ms, s.paused, m.timeline,
 -- name: history
 -- The recharges of account $1. Everything counts that is not definitively cancelled or refused; today is the UTC day of
 -- the ledger's clock in which its money moves, or may still move. A success, or a new payment method, ends a run of
--- declines.
+-- declines; a card that could not be saved counts as declined.
 with intents as materialized (
     select id, state, amount_micros, created_at, declined_at, succeeded_at, counted_at,
            state in ('proving', 'created', 'confirming', 'declined', 'withdrawn') as pending,
@@ -23,9 +25,13 @@ with intents as materialized (
      where state not in ('cancelled', 'refused')
        and (pending or counted_at >= date_trunc('day', clock_timestamp() at time zone 'UTC') at time zone 'UTC')
 ), declines as (
-    select declined_at from intents
+    select declined_at, 1 as times from intents
      where state in ('declined', 'cancelled') and declined_at is not null
        and declined_at > coalesce((select max(succeeded_at) from intents), '-infinity')
+       and declined_at > coalesce((select forgiven_at from recharge_forgiven where account_id = $1), '-infinity')
+    union all
+    select declined_at, declines from recharge_cards
+     where account_id = $1
        and declined_at > coalesce((select forgiven_at from recharge_forgiven where account_id = $1), '-infinity')
 )
 select (select min(id) from intents where not closed) as open_intent,
@@ -33,7 +39,7 @@ select (select min(id) from intents where not closed) as open_intent,
        (select coalesce(sum(amount_micros), 0)::bigint from today) as amount_today_micros,
        (select floor(extract(epoch from max(created_at)) * 1000)::bigint from intents
          where state <> 'refused') as newest_at_ms,
-       (select count(*) from declines) as declines_in_a_row,
+       (select coalesce(sum(times), 0)::bigint from declines) as declines_in_a_row,
        (select floor(extract(epoch from max(declined_at)) * 1000)::bigint from declines) as last_decline_at_ms;
 
 -- name: ensure_breaker

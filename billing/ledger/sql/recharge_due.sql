@@ -88,3 +88,8 @@ with looked_at as materialized (
 )
 select (select case when count(*) = $2::bigint then max(id) end from looked_at) as last,
        (select count(*) from marked) as marked;
+
+-- name: later
+-- Account $1 is evaluated again in $2 ms, or earlier if it was to be.
+update recharge_due set evaluate_at = least(evaluate_at, clock_timestamp() + $2::bigint * interval '1 ms')
+ where account_id = $1;
