@@ -198,21 +198,22 @@ local function write_unknown(keys, b)
   write_all('HSET', keys[DERIVING], set)
 end
 
-local function watch_accounts(keys, b, out)
+-- Fields of the accounts that changed, with their flags up to date; nothing is signalled where a balance is unknown.
+local function pack_accounts(keys, b, out)
+  local set, n = {}, 0
   for a in pairs(b.changed) do
+    local record = b.record[a]
     if not b.unknown[a] then
-      watch(keys, out, b.accounts[a], b.record[a])
+      local flags = conditions(record)
+      if flags ~= record[FLAGS] then
+        turn(keys, out, b.accounts[a], record, flags)
+      end
     end
+    set[n + 1] = b.accounts[a]
+    set[n + 2] = cmsgpack.pack(record)
+    n = n + 2
   end
-end
-
-local function write_accounts(keys, b)
-  local set = {}
-  for a in pairs(b.changed) do
-    set[#set + 1] = b.accounts[a]
-    set[#set + 1] = cmsgpack.pack(b.record[a])
-  end
-  write_all('HSET', keys[ACCT], set)
+  return set
 end
 
 local function usage(keys, args)
@@ -232,7 +233,7 @@ local function usage(keys, args)
     return {'catch_up', topic}
   end
   local out = outbox(tonumber(args[8]), t)
-  watch_accounts(keys, b, out)
+  local accounts = pack_accounts(keys, b, out)
   local fields = {'usage_offset', args[8], 'usage_fingerprint', args[9], 'log_time', text(t)}
   mark_torn(keys)
   settle(keys, state, b.current, b.done, fields)
@@ -242,7 +243,7 @@ local function usage(keys, args)
   fields[#fields + 1] = text(floor)
   write_unknown(keys, b)
   write_signals(keys, out)
-  write_accounts(keys, b)
+  write_all('HSET', keys[ACCT], accounts)
   finish(keys, fields)
   return {'applied', #out.list, #b.done, b.duplicates, b.passed, floor > state.floor and 1 or 0}
 end

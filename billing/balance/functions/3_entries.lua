@@ -119,12 +119,12 @@ local function entries(keys, args)
     take_entry(b, state, op)
   end
   local out = outbox(state.usage_offset, state.log_time)
-  watch_accounts(keys, b, out)
+  local accounts = pack_accounts(keys, b, out)
   mark_torn(keys)
   write_all('ZREM', keys[STRAY], b.gone)
   write_unknown(keys, b)
   write_signals(keys, out)
-  write_accounts(keys, b)
+  write_all('HSET', keys[ACCT], accounts)
   finish(keys, {'entries_offset', args[8], 'entries_fingerprint', args[9]})
   return {'applied', #out.list}
 end
