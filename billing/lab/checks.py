@@ -19,15 +19,22 @@ class Check(NamedTuple):
     detail: str
 
 
-def book_checks(expected: Expected, accounts: Sequence[DemoAccount], store: Store, ledger: Ledger) -> list[Check]:
-    """Both books against each other and against what was sent."""
+def book_checks(
+    expected: Expected,
+    accounts: Sequence[DemoAccount],
+    store: Store,
+    ledger: Ledger,
+    credited: Mapping[str, int] | None = None,
+) -> list[Check]:
+    """Both books against each other and against what was sent. `credited` is what accounts got (micro-units, below 0:
+    what was taken) beyond what they were opened with."""
     return [
         _sessions(expected, ledger),
         _dead_letters(expected, ledger),
         _findings(expected, ledger),
         _zero_sums(ledger),
         _same_balances(accounts, store, ledger),
-        _expected_charges(expected, accounts, store, ledger),
+        _expected_charges(expected, accounts, store, ledger, credited or {}),
     ]
 
 
@@ -64,7 +71,7 @@ def _sessions(expected: Expected, ledger: Ledger) -> Check:
     detail = f"{len(ledger.settled):,} sessions, {expected.duplicates:,} duplicate completions recognised"
     if missing or extra or other:
         detail = f"{len(missing)} missing, {len(extra)} unexpected, {len(other)} at another price"
-        detail += _example([*missing, *extra, *other])
+        detail += example([*missing, *extra, *other])
     return Check("every_session_settled_once", not (missing or extra or other), detail)
 
 
@@ -75,7 +82,7 @@ def _dead_letters(expected: Expected, ledger: Ledger) -> Check:
     if sent != stored:
         missing, extra = sent - stored, stored - sent
         detail = f"missing {_by_reason(missing)}, unexpected {_by_reason(extra)}"
-        detail += _example([*extra, *missing])
+        detail += example([*extra, *missing])
     return Check("dead_letters_are_the_poison", sent == stored, detail)
 
 
@@ -85,7 +92,7 @@ def _findings(expected: Expected, ledger: Ledger) -> Check:
     detail = f"{found.total():,} second completions that say something else, sent on purpose"
     if sent != found:
         detail = f"{(sent - found).total()} missing, {(found - sent).total()} unexpected"
-        detail += _example([*(found - sent), *(sent - found)])
+        detail += example([*(found - sent), *(sent - found)])
     return Check("findings_are_the_differing_completions", sent == found, detail)
 
 
@@ -102,24 +109,27 @@ def _same_balances(accounts: Sequence[DemoAccount], store: Store, ledger: Ledger
     detail = f"{len(ids) - len(different):,} of {len(ids):,} accounts"
     if store.unknown:
         detail += f", {len(store.unknown)} unknown ({', '.join(sorted(set(store.unknown.values())))})"
-    return Check("redis_equals_ledger", not different, detail + _example(different))
+    return Check("redis_equals_ledger", not different, detail + example(different))
 
 
-def _expected_charges(expected: Expected, accounts: Sequence[DemoAccount], store: Store, ledger: Ledger) -> Check:
+def _expected_charges(
+    expected: Expected, accounts: Sequence[DemoAccount], store: Store, ledger: Ledger, credited: Mapping[str, int]
+) -> Check:
     wrong = []
     for account in accounts:
         charged = expected.charged.get(account.id, 0)
+        credit = account.credit_micros + credited.get(account.id, 0)
         record = store.accounts.get(account.id)
         sound = (
             record is not None
-            and (record.credit, record.used) == (account.credit_micros, charged)
+            and (record.credit, record.used) == (credit, charged)
             and (ledger.used.get(account.id), ledger.balances.get(account.id))
-            == (charged, account.credit_micros - charged)
+            == (charged, credit - charged)
         )
         if not sound:
             wrong.append(account.id)
     detail = f"{len(accounts) - len(wrong):,} of {len(accounts):,} accounts, priced a second time by the demo"
-    return Check("charges_as_expected", not wrong, detail + _example(wrong))
+    return Check("charges_as_expected", not wrong, detail + example(wrong))
 
 
 def _by_reason(letters: Mapping[tuple[str, bytes | None, bytes | None], int]) -> dict[str, int]:
@@ -129,5 +139,6 @@ def _by_reason(letters: Mapping[tuple[str, bytes | None, bytes | None], int]) ->
     return dict(counts)
 
 
-def _example(things: Sequence[object]) -> str:
+def example(things: Sequence[object]) -> str:
+    """The first of them, for a detail."""
     return f" (for example {str(things[0])[:300]})" if things else ""

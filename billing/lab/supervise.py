@@ -16,6 +16,7 @@ from billing.lab.waiting import WaitedTooLong, until
 from billing.settings import Settings
 
 CONSUMERS = ("relay", "inflight", "postflight")
+WITH_RECHARGE = (*CONSUMERS, "recharge")
 READY_TIMEOUT_SECONDS = 60.0
 
 
@@ -23,9 +24,13 @@ class ConsumerFailed(RuntimeError):
     """A consumer ended on its own or did not become ready; the message has the end of its log."""
 
 
+DESCRIBING = ("BILLING_EXPECT_PERSISTENCE", "BILLING_PROOF_REPLICAS", "BILLING_PROOF_AOF")
+"""Settings that describe a given Redis: they are the consumers' too."""
+
+
 def environment(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of a consumer: ours, with these settings."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("BILLING_")}
+    kept = {name: value for name, value in environ.items() if name in DESCRIBING or not name.startswith("BILLING_")}
     return kept | {
         "BILLING_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
         "BILLING_REDIS_URL": settings.redis_url,
@@ -39,11 +44,13 @@ def environment(settings: Settings, environ: Mapping[str, str] = os.environ) -> 
 class Consumer(Process):
     """`python -m consumers.<kind>`, with a health port."""
 
-    def __init__(self, name: str, kind: str, settings: Settings, log_folder: Path) -> None:
+    def __init__(
+        self, name: str, kind: str, settings: Settings, log_folder: Path, extra: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(
             name,
             [sys.executable, "-m", f"consumers.{kind}"],
-            environment(settings) | {"BILLING_METRICS_PORT": "0"},
+            environment(settings) | {"BILLING_METRICS_PORT": "0"} | dict(extra or {}),
             log_folder / f"{name}.log",
         )
         self.kind = kind
@@ -94,12 +101,20 @@ class Consumer(Process):
 
 
 class Supervisor:
-    """All consumers of a run."""
+    """All consumers of a run. While a `Keeper` keeps them, one that ends is started again; else that ends the run."""
 
-    def __init__(self, settings: Settings, log_folder: Path, kinds: Sequence[str] = CONSUMERS, each: int = 1) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log_folder: Path,
+        kinds: Sequence[str] = CONSUMERS,
+        each: int = 1,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
         log_folder.mkdir(parents=True, exist_ok=True)
+        self.kept = False
         self.consumers = {
-            name: Consumer(name, kind, settings, log_folder)
+            name: Consumer(name, kind, settings, log_folder, extra)
             for kind in kinds
             for name in ([kind] if each == 1 else [f"{kind}-{n}" for n in range(1, each + 1)])
         }
@@ -126,11 +141,15 @@ class Supervisor:
         self.consumers[name].start()
         self._expected_dead.discard(name)
 
+    def dead(self) -> list[str]:
+        """Those that have ended though nobody asked them to."""
+        return [name for name, each in self.consumers.items() if not each.running and name not in self._expected_dead]
+
     def check(self) -> None:
-        """Raise ConsumerFailed when one has ended that nobody killed."""
-        for name, consumer in self.consumers.items():
-            if not consumer.running and name not in self._expected_dead:
-                raise ConsumerFailed(f"{name} ended with exit code {consumer.exit_code}{consumer.last_words()}")
+        """Raise ConsumerFailed when one has ended that nobody killed, and nobody starts it again."""
+        for name in [] if self.kept else self.dead():
+            consumer = self.consumers[name]
+            raise ConsumerFailed(f"{name} ended with exit code {consumer.exit_code}{consumer.last_words()}")
 
     async def stop(self) -> dict[str, bool]:
         """Stop all at once; name to whether it drained by itself (those killed on purpose are left out)."""

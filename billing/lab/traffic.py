@@ -69,8 +69,8 @@ class Traffic:
         self.expected = Expected()
         self._rng = random.Random(seed)
         self._run = f"{self._rng.getrandbits(32):08x}"
-        self._accounts = accounts
-        self._weights = list(accumulate(1 / rank for rank in range(1, len(accounts) + 1)))
+        self._accounts = [account for account in accounts if not account.quiet]
+        self._weights = list(accumulate(1 / rank for rank in range(1, len(self._accounts) + 1)))
         self._dear = next((a.id for a in accounts if a.currency != "USD"), "")
         self._oracle = oracle
         self._numbers = Numbers(self._rng, oracle, sorted({a.plan for a in accounts}))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-import select
+import os
 import subprocess
 import sys
+import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from billing.devstack.processes import spawn, tail
 from billing.lab.sandbox.faults import Kind
 from billing.recharge.stripe_settings import StripeSettings
 
 _START_SECONDS = 20.0
+_LOOK_SECONDS = 0.02
 _STOP_SECONDS = 10.0
 _CONTROL_SECONDS = 10.0
 
@@ -60,12 +63,15 @@ class Controls:
 
 
 class SandboxProcess:
-    """A running sandbox over the state in `folder`, which outlives it."""
+    """A running sandbox over the state in `folder`, which outlives it. It ends, at the latest, with this process."""
 
     def __init__(self, folder: Path, *, port: int = 0) -> None:
         """Start it and wait until it accepts connections. Raises RuntimeError where it does not."""
         command = [sys.executable, "-m", "billing.lab.sandbox", "--json", "--state", str(folder), "--port", str(port)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the log has the key in it
+        self._log = folder / "sandbox.log"
+        self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        self._process = spawn(command, log=self._log, cwd=Path.cwd(), environ=os.environ)
         self.folder = folder
         self.settings = self._read_settings()
         self.controls = Controls(self.settings)
@@ -84,25 +90,22 @@ class SandboxProcess:
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(_STOP_SECONDS)
-        self._close()
+            self.kill()
 
     def kill(self) -> None:
         """SIGKILL: nothing is cleaned up."""
         self._process.kill()
         self._process.wait(_STOP_SECONDS)
-        self._close()
 
     def _read_settings(self) -> StripeSettings:
-        assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], _START_SECONDS)
-        line = self._process.stdout.readline() if ready else b""
-        if not line:
-            self.kill()
-            raise RuntimeError("the payment sandbox did not start")
-        return StripeSettings.from_env(json.loads(line))
-
-    def _close(self) -> None:
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        """What it prints first, once it accepts connections."""
+        deadline = time.monotonic() + _START_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline:
+            with self._log.open("rb") as log:
+                log.seek(self._log_start)
+                line = log.readline()
+            if line.endswith(b"\n") and line.startswith(b"{"):
+                return StripeSettings.from_env(json.loads(line))
+            time.sleep(_LOOK_SECONDS)
+        self.kill()
+        raise RuntimeError(f"the payment sandbox did not start: {tail(self._log)}")
