@@ -13,6 +13,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from billing.balance.balances import Known
 from billing.balance.calls import Functions
 from billing.balance.client import open_client
 from billing.balance.keys import KeySpace
@@ -154,7 +155,8 @@ class Recharging:
 
     async def refusals(self, account: str) -> list[str]:
         rows = await self.pool.fetch(
-            "select refusal from recharge_evaluations where account_id = $1 and refusal is not null order by id", account
+            "select refusal from recharge_evaluations where account_id = $1 and refusal is not null order by id",
+            account,
         )
         return [row["refusal"] for row in rows]
 
@@ -180,9 +182,8 @@ class Recharging:
 
         async def same() -> bool:
             row, known = await self.account(account), await self.balance(account)
-            return getattr(known, "level_micros", None) == row["credit_micros"] - row["used_micros"] + (
-                row["excluded_micros"]
-            )
+            level: int = row["credit_micros"] - row["used_micros"] + row["excluded_micros"]
+            return isinstance(known, Known) and known.level_micros == level
 
         await until(same, f"{account} in both books", every_seconds=0.02)
 

@@ -1,4 +1,4 @@
-"""`billing dev`: local Kafka, Valkey and PostgreSQL."""
+"""`billing dev`: local Kafka, Valkey and PostgreSQL, and the payment sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 
 from billing.cli.common import json_option, print_json, print_rows
+from billing.cli.dev_sandbox import BackgroundSandbox
 from billing.devstack.background import BackgroundStack
+from billing.devstack.choice import How
 from billing.devstack.errors import DevStackError
 from billing.devstack.processes import LAUNCHER
 from billing.devstack.services import Services, open_services, say_on_stderr
@@ -29,7 +31,7 @@ CHILD_LIMIT_S = 30.0
 
 @click.group()
 def dev() -> None:
-    """A local Kafka, Valkey and PostgreSQL, without Java or a container engine.
+    """A local Kafka, Valkey and PostgreSQL, without Java or a container engine, and a payment sandbox.
 
     Services whose address is set in the environment are used as they are; the others run as containers where an
     engine answers, else as local processes.
@@ -45,9 +47,10 @@ def up(consumers: bool, as_json: bool) -> None:
         stack = BackgroundStack()
         services = stack.up()
         asyncio.run(_migrate(services))
+        gateway = BackgroundSandbox().up()
         if consumers:
-            stack.start_consumers(services)
-    environ = services.environ
+            BackgroundStack(environ={**os.environ, **gateway}).start_consumers(services)
+    environ = services.environ | gateway
     if "BILLING_STATE_DIR" in os.environ:
         environ["BILLING_STATE_DIR"] = os.environ["BILLING_STATE_DIR"]
     if as_json:
@@ -64,6 +67,7 @@ def down(remove_data: bool, as_json: bool) -> None:
     """Stop what `up` started, consumers first. The data stays for the next `up`."""
     with _refusals():
         ran = BackgroundStack().down(remove_data=remove_data)
+        ran = BackgroundSandbox().down(remove_data=remove_data) or ran
     if as_json:
         print_json({"stopped": ran})
     else:
@@ -86,8 +90,12 @@ def status(as_json: bool) -> int:
         }
         for each in found
     ]
+    sandbox = BackgroundSandbox().status()
+    if sandbox is not None:
+        how = {"name": "sandbox", "how": How.PROCESS.value, "state": sandbox.state}
+        rows.append({**how, "pid": sandbox.pid, "address": sandbox.address})
     print_rows(rows, as_json=as_json, empty="nothing was started here")
-    return 0 if found and all(each.state == "running" for each in found) else 1
+    return 0 if rows and all(row["state"] == "running" for row in rows) else 1
 
 
 @dev.command(name="exec", context_settings={"ignore_unknown_options": True})

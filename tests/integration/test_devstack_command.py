@@ -20,6 +20,7 @@ from billing.devstack.services import Services
 
 Dev = Callable[..., subprocess.CompletedProcess[str]]
 SETTINGS = ["BILLING_KAFKA_BOOTSTRAP", "BILLING_REDIS_URL", "BILLING_POSTGRES_DSN"]
+GATEWAY = ["BILLING_STRIPE_API_BASE", "BILLING_STRIPE_API_KEY"]
 BILLING = [sys.executable, "-c", "from billing.cli import main; main()"]
 
 
@@ -61,15 +62,16 @@ def _pids(tmp_path: Path) -> dict[str, ProcessId]:
 def test_up_status_down(dev: Dev, tmp_path: Path) -> None:
     assert dev("status").returncode == 1
     first = _exported(dev("up"))
-    assert list(first) == [*SETTINGS, "BILLING_STATE_DIR"]
+    assert list(first) == [*SETTINGS, *GATEWAY, "BILLING_STATE_DIR"]
     assert first["BILLING_STATE_DIR"] == str(tmp_path)
 
     status = dev("status", "--json")
     assert status.returncode == 0
     assert {each["name"]: each["state"] for each in json.loads(status.stdout)} == dict.fromkeys(
-        ("kafka", "valkey", "postgres"), "running"
+        ("kafka", "valkey", "postgres", "sandbox"), "running"
     )
     assert "billing:" not in status.stdout  # no password
+    assert first["BILLING_STRIPE_API_KEY"] not in status.stdout
 
     before = _pids(tmp_path)
     assert _exported(dev("up", environ=first)) == first  # in the same shell: our own addresses are not "given"

@@ -9,7 +9,9 @@ from recharge_harness import UNIT, recharging
 from billing.settings import Settings
 
 
-async def test_r2_r3_a_low_balance_is_charged_once_booked_once_and_read_back(settings: Settings, tmp_path: Path) -> None:
+async def test_r2_r3_a_low_balance_is_charged_once_booked_once_and_read_back(
+    settings: Settings, tmp_path: Path
+) -> None:
     async with recharging(settings, tmp_path) as deployment:
         await deployment.open("acme")
         await deployment.lower("acme")
