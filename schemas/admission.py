@@ -19,7 +19,6 @@ from schemas.common import (
     Currency,
     Id,
     Millis,
-    Offset,
     PositiveMicros,
 )
 from schemas.usage import CallDirection
@@ -114,8 +113,10 @@ class AsOf(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     Null where not known."""
 
     log_time_ms: Annotated[Millis | None, Meta(description="log time of the partition")] = None
-    usage_position: Annotated[Offset | None, Meta(description="next offset of usage.events to be applied")] = None
-    entries_position: Annotated[Offset | None, Meta(description="next offset of ledger.entries to be applied")] = None
+    positions: Annotated[
+        dict[str, Annotated[int, Meta(ge=0)]] | None,
+        Meta(description="by topic, the next offset of the partition to be applied"),
+    ] = None
     ledger_seq: Annotated[int | None, Meta(description="newest entry of the account that is included")] = None
     catalogue_ms: Annotated[Millis | None, Meta(description="the catalogue has every version committed by then")] = None
 
