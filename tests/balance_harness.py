@@ -118,8 +118,15 @@ class Store:
             admin.Positions(positions[TOPICS.usage], positions[TOPICS.entries], log_time_ms),
         )
         assert answer == admin.Done()
-        bounds = {"stray_limit": STRAYS, "backlog_limit": self.backlog}
-        return PartitionModel(TOPICS, TIMELINE, GENERATION_MS, positions, log_time_ms, **bounds)
+        return PartitionModel(
+            TOPICS,
+            TIMELINE,
+            GENERATION_MS,
+            positions,
+            log_time_ms,
+            stray_limit=STRAYS,
+            backlog_limit=self.backlog,
+        )
 
     async def claimed(self, nonce: str = "n") -> Owner:
         """Claim the partition."""
@@ -194,8 +201,8 @@ class Store:
         return reply
 
     async def _owner(self) -> Owner:
-        epoch, nonce = await self.client.hmget(self.functions.keys.meta(PARTITION), ["epoch", "nonce"])
-        return Owner(int(epoch), nonce.decode())
+        meta: Any = await self.client.hmget(self.functions.keys.meta(PARTITION), ["epoch", "nonce"])
+        return Owner(int(meta[0]), meta[1].decode())
 
     async def state(self) -> dict[str, Any]:
         """What is stored, in the shape of `model_state`."""

@@ -20,7 +20,7 @@ from billing.balance.sessions import OpenSessions
 from billing.balance.signals import StoredSignal, published
 from billing.stream.backoff import Backoff, Clock, SystemClock
 from billing.stream.log import LogAway
-from billing.stream.publisher import Outgoing, Publisher, PublishFailed
+from billing.stream.publisher import Outgoing, Publisher
 from billing.stream.sink import Owner, ReadOnly, Unavailable
 from schemas.common import CLOUDEVENTS_HEADERS
 from schemas.signals import SessionName, encode_signal
@@ -147,8 +147,6 @@ class SignalPublisher:
                 return records
             try:
                 await self._publisher.publish(records)
-            except PublishFailed as error:
-                return _Away(str(error))
             except LogAway as error:
                 return _Away(str(error))
             for _, signal in stored:

@@ -2,8 +2,8 @@
 
 There is no index by account: a sorted set beside the leases was measured to cost the functions a sixth more time for
 each start and end of a session, and 110 bytes per open hold, for names that are wanted of a few accounts. So the
-partition's holds are looked through (0.7 us each), a page per call, once for all accounts of a chunk, and no more than a
-small part of the time.
+partition's holds are looked through (0.7 us each), a page per call, once for all accounts of a chunk, and no more than
+a small part of the time.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from schemas.ledger import AccountChanged, DebitsAcknowledged
 
 EXAMPLES = int(os.environ.get("BILLING_DIFFERENTIAL_EXAMPLES", "200"))
 ACCOUNTS = ("a1", "a2", "a3", "a4", "a5")
-OPENED = {"a1": {"credit": 1_300_000, "below": 700_000}, "a2": {"credit": 650_000}}
+OPENED: dict[str, dict[str, Any]] = {"a1": {"credit": 1_300_000, "below": 700_000}, "a2": {"credit": 650_000}}
 BACKLOG = 5
 AMOUNTS = (0, 1, 7_500, 600_000) * 10 + (2**52, 2**53 - 1)
 KINDS = ("call", "call", "message")
