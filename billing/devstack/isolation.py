@@ -36,7 +36,7 @@ async def isolated(services: Services, *, partitions: int = 8) -> AsyncIterator[
     finally:
         async with asyncio.timeout(LIMIT_S):
             await _execute(services.postgres_dsn, f"DROP DATABASE IF EXISTS {namespace} WITH (FORCE)")
-            await _delete_keys(settings)
+            await delete_keys(settings)
             await _delete_topics(settings)
 
 
@@ -48,7 +48,8 @@ async def _execute(dsn: str, statement: str) -> None:
         await connection.close(timeout=5)
 
 
-async def _delete_keys(settings: Settings) -> None:
+async def delete_keys(settings: Settings) -> None:
+    """Remove the namespace's keys from Redis, in pieces."""
     client = Redis.from_url(settings.redis_url, socket_timeout=LIMIT_S)
     try:
         keys: list[bytes] = []

@@ -58,7 +58,7 @@ class Books:
         self._partitions = settings.partitions
         self._keys = KeySpace(settings.key_prefix, settings.partitions)
         self._redis = redis
-        self._pool = pool
+        self.pool = pool
 
     async def inflight_positions(self) -> dict[int, int]:
         """Partition to the next offset of usage that Redis will take; 0 before the first."""
@@ -73,7 +73,7 @@ class Books:
 
     async def postflight_positions(self) -> dict[int, int]:
         """Partition to the next offset of usage that the ledger will take."""
-        rows = await self._pool.fetch("select partition, next_offset from positions where topic = $1", USAGE_TOPIC)
+        rows = await self.pool.fetch("select partition, next_offset from positions where topic = $1", USAGE_TOPIC)
         return {row["partition"]: row["next_offset"] for row in rows}
 
     async def accounts(self, home: Mapping[str, int]) -> dict[str, AccountRecord]:
@@ -103,7 +103,7 @@ class Books:
 
     async def read_ledger(self) -> Ledger:
         """All of PostgreSQL, in one snapshot."""
-        async with self._pool.acquire(timeout=10) as c, c.transaction(isolation="repeatable_read", readonly=True):
+        async with self.pool.acquire(timeout=10) as c, c.transaction(isolation="repeatable_read", readonly=True):
             balances = await c.fetch("select account_id, credit_micros, used_micros from balances")
             usage = await c.fetch("select account_id, kind, session_id, amount_micros from usage")
             dead = await c.fetch("select reason, key, value from dead_letters where topic = $1", USAGE_TOPIC)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from billing.lab.supervise import CONSUMERS
+from billing.lab.supervise import WITH_RECHARGE
 
 DEFAULT_RATE = 4_000
 
@@ -37,18 +37,30 @@ DEFAULT_RATE = 4_000
 )
 @click.option(
     "--kill",
-    type=click.Choice([*CONSUMERS, "random"]),
+    type=click.Choice([*WITH_RECHARGE, "random"]),
     default=None,
-    help="SIGKILL this consumer in the middle and start it again.",
+    help="SIGKILL this consumer in the middle; random: one after the other, all the time.",
 )
-def demo(seconds: float, rate: int, seed: int, report: Path | None, kill: str | None) -> int:
+@click.option(
+    "--wipe", is_flag=True, help="Empty Redis in the middle and make it read-only, as in July 2013; then recover."
+)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw balances, usage and charges over time into this PNG (needs matplotlib).",
+)
+def demo(
+    *, seconds: float, rate: int, seed: int, report: Path | None, kill: str | None, wipe: bool, picture: Path | None
+) -> int:
     """The whole pipeline on real Kafka, Redis/Valkey and PostgreSQL, under traffic, verified.
 
-    Starts what is missing, opens 200 accounts, publishes usage with duplicates, reordering and poison in it, waits
-    until both books have all of it, compares them with each other and with what was sent. Exit code 1 when a check
-    fails. Servers that are given by BILLING_… are used under a namespace and a database of the demo's own.
+    Starts what is missing, opens 200 accounts, half of them with cards of a payment sandbox, publishes usage with
+    duplicates, reordering and poison in it, waits until both books have all of it and low balances are recharged,
+    compares books and gateway with each other and with what was sent. Exit code 1 when a check fails. Servers that are
+    given by BILLING_… are used under a namespace and a database of the demo's own.
     """
     from billing.lab.campaign import Options  # noqa: PLC0415 - the servers' clients load only when needed
     from billing.lab.demo import run_demo  # noqa: PLC0415
 
-    return run_demo(Options(seconds=seconds, rate=rate, seed=seed, kill=kill or ""), report)
+    options = Options(seconds=seconds, rate=rate, seed=seed, kill=kill or "", wipe=wipe)
+    return run_demo(options, report, picture)

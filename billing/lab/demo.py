@@ -11,22 +11,29 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from billing.devstack.choice import How
+from billing.devstack.choice import How, Service
 from billing.devstack.folders import state_dir
 from billing.devstack.isolation import isolated
 from billing.devstack.services import Services, open_services
 from billing.lab.campaign import Campaign, Options
 from billing.lab.checks import Check
+from billing.lab.payments import GatewayAway
+from billing.lab.picture import draw
 from billing.lab.prepare import NotPrepared
 from billing.lab.publisher import Undelivered
+from billing.lab.recharging import NotAdjusted
 from billing.lab.report import Report
 from billing.lab.supervise import ConsumerFailed
 from billing.lab.table import Screen
 from billing.lab.waiting import WaitedTooLong
+from billing.lab.wipe import NotRecovered
 from billing.settings import Settings
 
+TROUBLE = (NotPrepared, NotAdjusted, NotRecovered, ConsumerFailed, WaitedTooLong, Undelivered, GatewayAway)
+"""What ends a run early."""
 
-def run_demo(options: Options, report_file: Path | None = None) -> int:
+
+def run_demo(options: Options, report_file: Path | None = None, picture: Path | None = None) -> int:
     """Everything from services to report. Returns the exit code: 0, or 1 when a check failed. An interrupt (Ctrl-C,
     SIGTERM) stops what was started and goes on as KeyboardInterrupt."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -47,6 +54,9 @@ def run_demo(options: Options, report_file: Path | None = None) -> int:
             screen.print(f"The consumers' logs are in {logs}")
     if report_file is not None:
         report.write(report_file)
+    if picture is not None and report.moments:
+        draw(report, picture)
+        print(f"The picture is in {picture}")
     return 0 if report.ok else 1
 
 
@@ -67,8 +77,9 @@ async def _run(options: Options, services: Services, logs: Path, screen: Screen,
         async with _corner(services) as settings:
             if settings.namespace:
                 screen.say(f"on given servers, under the namespace {settings.namespace}")
-            await Campaign(options, settings, screen, report).run(logs)
-    except* (NotPrepared, ConsumerFailed, WaitedTooLong, Undelivered) as group:
+            private_redis = services.how[Service.VALKEY] is not How.GIVEN
+            await Campaign(options, settings, screen, report, private_redis=private_redis).run(logs)
+    except* TROUBLE as group:
         screen.settle()
         report.checks.append(Check("the_run_went_through", False, str(_first(group))))
 

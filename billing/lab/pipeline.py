@@ -121,15 +121,21 @@ class Pipeline:
             return 0, wanted
         return sum(min(end, book.get(p, 0)) for book in books for p, end in ends.items()), wanted
 
-    async def compare(self, expected: Expected, accounts: Sequence[DemoAccount], ends: Mapping[int, int]) -> Comparison:
+    async def compare(
+        self,
+        expected: Expected,
+        accounts: Sequence[DemoAccount],
+        ends: Mapping[int, int],
+        credited: Mapping[str, int] | None = None,
+    ) -> Comparison:
         """Positions, both books against each other and against what was sent, the open holds, and the pipeline's own
-        verdicts."""
+        verdicts. `credited` is what accounts got since they were opened (micro-units; below 0: what was taken)."""
         checks = [
             position_check("applied_to_the_end_in_redis", ends, await self.books.inflight_positions()),
             position_check("settled_to_the_end_in_postgresql", ends, await self.books.postflight_positions()),
         ]
         store, ledger = await self.books.read_store(), await self.books.read_ledger()
-        checks += book_checks(expected, accounts, store, ledger)
+        checks += book_checks(expected, accounts, store, ledger, credited)
         # log time is never ahead of the clock by more than a moment on one machine; five seconds to be on the safe side
         checks.append(hold_check(expected, store, int(time.time() * 1000) + 5_000))
         checks += await own_checks(self.settings)
@@ -138,10 +144,16 @@ class Pipeline:
 
 @asynccontextmanager
 async def running_pipeline(
-    settings: Settings, log_folder: Path, *, kinds: Sequence[str] = CONSUMERS, each: int = 1
+    settings: Settings,
+    log_folder: Path,
+    *,
+    kinds: Sequence[str] = CONSUMERS,
+    each: int = 1,
+    extra: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Pipeline]:
-    """Consumers that run while the block does, whatever happens in it; the deployment has been migrated before."""
-    supervisor = Supervisor(settings, log_folder, kinds, each)
+    """Consumers that run while the block does, whatever happens in it; the deployment has been migrated before.
+    `extra` are settings beyond those of `settings`."""
+    supervisor = Supervisor(settings, log_folder, kinds, each, extra)
     try:
         async with open_books(settings) as books, LogReader(settings.kafka_bootstrap, client_id="lab") as log:
             await supervisor.start()

@@ -154,6 +154,7 @@ class Supervisor:
     async def stop(self) -> dict[str, bool]:
         """Stop all at once; name to whether it drained by itself (those killed on purpose are left out)."""
         names = [name for name in self.consumers if name not in self._expected_dead]
+        self._expected_dead.update(names)
         drained = await asyncio.gather(*(self.consumers[name].stop() for name in names))
         return dict(zip(names, drained, strict=True))
 

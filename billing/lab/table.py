@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from billing.balance.records import AccountRecord
+from billing.lab.observe import Moment
 from billing.money import format_micros
 
 PLAIN_EVERY_SECONDS = 2.0
@@ -35,14 +36,19 @@ class Snapshot:
     published: Flow
     applied: Flow
     settled: Flow
+    moment: Moment = field(default_factory=lambda: Moment(0.0))
     accounts: Sequence[tuple[str, AccountRecord | None]] = field(default_factory=tuple)
 
     def line(self) -> str:
-        """All of it but the balances."""
+        """All of it but the balances of single accounts."""
+        moment = self.moment
+        balances = f"{moment.known} balances known" + (f", {moment.unknown} UNKNOWN" if moment.unknown else "")
         return (
             f"{self.title}: published {self.published.total:,} ({self.published.rate:,}/s)"
             f" | Redis {self.applied.total:,} ({self.applied.rate:,}/s, lag {self.applied.lag:,})"
             f" | PostgreSQL {self.settled.total:,} ({self.settled.rate:,}/s, lag {self.settled.lag:,})"
+            f" | {balances} | charged {moment.charged}, declined {moment.counts.declined}, open {moment.counts.open},"
+            f" refusals {moment.counts.refusals:,}, suspended {moment.counts.suspended}"
         )
 
 
@@ -99,6 +105,24 @@ def _render(snapshot: Snapshot) -> Group:
         ("settled in PostgreSQL", snapshot.settled),
     ):
         flows.add_row(name, f"{flow.total:,}", f"{flow.rate:,}", "" if flow.lag is None else f"{flow.lag:,}")
+    return Group(flows, _money_table(snapshot.moment), _balances(snapshot))
+
+
+def _money_table(moment: Moment) -> Table:
+    """Charges, as the gateway and the ledger have them, and how many balances are known."""
+    money = Table("balances known", "unknown", "charged", "declined", "open intents", "refusals", "suspended")
+    unknown = ", ".join(f"{count} {reason}" for reason, count in moment.why_unknown.most_common(2)) or "0"
+    counts = moment.counts
+    cells = (moment.charged, counts.declined, counts.open, counts.refusals, counts.suspended)
+    money.add_row(
+        str(moment.known), Text(unknown, style="red" if moment.unknown else ""), *(f"{count:,}" for count in cells)
+    )
+    for column in money.columns:
+        column.justify = "right"
+    return money
+
+
+def _balances(snapshot: Snapshot) -> Table:
     balances = Table("account", "", "credit", "used", "on hold", "available")
     for column in balances.columns[2:]:
         column.justify = "right"
@@ -112,7 +136,7 @@ def _render(snapshot: Snapshot) -> Group:
             for micros in (record.credit, record.used, record.held, available)
         ]
         balances.add_row(account, record.currency, *amounts)
-    return Group(flows, balances)
+    return balances
 
 
 def _money(micros: int, currency: str) -> str:

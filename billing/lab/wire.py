@@ -49,3 +49,12 @@ def message(attributes: dict[str, Any], data: Any, mode: Mode, *, key: str | Non
     headers = [("content-type", b"application/json")]
     headers += [(f"ce_{name}", str(text).encode()) for name, text in attributes.items() if name != "datacontenttype"]
     return Message(record_key, msgspec.json.encode(data), tuple(headers))
+
+
+def low_signal(account: str, currency: str, timeline: str, number: int, now_ms: int) -> Message:
+    """A signal that says that the account's balance is zero and low, as a broken system would send it."""
+    data = {"account": account, "currency": currency, "incarnation": 0, "timeline": timeline, "usage_position": 0}
+    data |= {"log_time_ms": now_ms, "level_micros": 0, "available_micros": 0}
+    data |= {"recharge_below_micros": None, "credit_limit_micros": 0}
+    attributes = envelope("billing.balance.low.v1", f"demo-{number}", account, now_ms)
+    return message(attributes, data, "structured")
