@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,11 +31,14 @@ from billing.ledger.terms import NewAccount
 from billing.ledger.verify import verify
 from billing.settings import Settings
 from billing.usage.partitioner import home_partition
+from schemas.common import CLOUDEVENTS_HEADERS
+from schemas.signals import BalanceLow, encode_signal
 
 UNIT = 1_000_000
-LOOKUP_MICROS = 8_000  # us-standard
+LOOKUP_MICROS = {"USD": 8_000, "EUR": 7_000}
+PLANS = {"USD": "us-standard", "EUR": "eu-standard"}
 BOOKKEEPERS = ("relay", "inflight", "postflight")
-GATEWAY_DEADLINE_MS = 2_000  # a lease is 5 s longer
+GATEWAY_DEADLINE_MS = 1_500  # a lease is 5 s longer
 
 
 class Recharger(Consumer):
@@ -57,6 +62,8 @@ class Recharging:
     reader: BalanceReader
     consumers: dict[str, Consumer] = field(default_factory=dict)
     numbers: Any = field(default_factory=itertools.count)
+    currencies: dict[str, str] = field(default_factory=dict)
+    used: Counter[str] = field(default_factory=Counter)
 
     @property
     def worker(self) -> Consumer:
@@ -75,7 +82,14 @@ class Recharging:
         await worker.ready()
         return worker
 
-    async def open(self, *accounts: str, credit: int = 12, payment_method: str = "pm_card_visa", **terms: Any) -> None:
+    async def open(
+        self,
+        *accounts: str,
+        credit: int = 12,
+        payment_method: str | None = "pm_card_visa",
+        currency: str = "USD",
+        **terms: Any,
+    ) -> None:
         """Accounts with a card: recharged by 20.00 below 10.00; `credit` in whole units."""
         card: dict[str, Any] = {
             "recharge_below_micros": 10 * UNIT,
@@ -83,17 +97,19 @@ class Recharging:
             "payment_method": payment_method,
             **terms,
         }
-        new = [NewAccount(a, "USD", "us-standard", credit_micros=credit * UNIT, **card) for a in accounts]
+        self.currencies |= dict.fromkeys(accounts, currency)
+        new = [NewAccount(a, currency, PLANS[currency], credit_micros=credit * UNIT, **card) for a in accounts]
         await open_accounts(self.settings, new)
 
     async def use(self, account: str, amount_micros: int) -> float:
         """Usage of that much, acknowledged by Kafka; the moment before it was sent (`time.monotonic()`)."""
-        quantity, rest = divmod(amount_micros, LOOKUP_MICROS)
+        quantity, rest = divmod(amount_micros, LOOKUP_MICROS[self.currencies[account]])
         assert not rest
         number = next(self.numbers)
         item = {"item_id": f"i{number}", "sku": "lookup", "quantity": quantity}
         attributes = envelope("usage.item.completed.v1", f"e{number}", account, int(time.time() * 1000))
         record = message(attributes, item, "structured")
+        self.used[account] += amount_micros
         began_s = time.monotonic()
         await self.producer.send_and_wait(
             self.settings.topics.usage, value=record.value, key=record.key, headers=list(record.headers)
@@ -101,8 +117,9 @@ class Recharging:
         return began_s
 
     async def lower(self, *accounts: str) -> None:
-        """Bring accounts of 12.00 to 9.60: below their threshold."""
-        await asyncio.gather(*(self.use(account, 2_400_000) for account in accounts))
+        """Bring accounts of 12.00 to 9.60 (euros: 9.599): below their threshold."""
+        amount_micros = {"USD": 2_400_000, "EUR": 2_401_000}
+        await asyncio.gather(*(self.use(account, amount_micros[self.currencies[account]]) for account in accounts))
 
     # --- what came of it ------------------------------------------------------------------------------------
 
@@ -178,12 +195,12 @@ class Recharging:
         return [row["amount_micros"] for row in rows]
 
     async def until_booked(self, account: str) -> None:
-        """Until both books have the same level."""
+        """Until both books have all usage, and the same level."""
 
         async def same() -> bool:
             row, known = await self.account(account), await self.balance(account)
             level: int = row["credit_micros"] - row["used_micros"] + row["excluded_micros"]
-            return isinstance(known, Known) and known.level_micros == level
+            return isinstance(known, Known) and known.level_micros == level and row["used_micros"] == self.used[account]
 
         await until(same, f"{account} in both books", every_seconds=0.02)
 
@@ -195,6 +212,51 @@ class Recharging:
         await self.until_booked(account)
         assert (await self.balance(account)).credit_micros == (await self.account(account))["credit_micros"]
         assert [check for check in await verify(self.pool) if not check.passed] == []
+
+
+    async def signal_low(self, account: str, times: int) -> None:
+        """Low-balance signals, as the in-flight owner would repeat them."""
+
+        async def is_known() -> bool:  # right after its opening it may be derived
+            return isinstance(await self.balance(account), Known)
+
+        await until(is_known, f"{account} to be known")
+        known = await self.balance(account)
+        timeline = await self.pool.fetchval("select timeline from ledger_meta")
+        low = BalanceLow(
+            account=account,
+            currency=known.currency,
+            incarnation=int(known.incarnation),
+            timeline=timeline,
+            usage_position=known.usage_position,
+            log_time_ms=known.log_time_ms,
+            level_micros=known.level_micros,
+            available_micros=known.available_micros,
+            recharge_below_micros=known.recharge_below_micros,
+            credit_limit_micros=0,
+        )
+        topic, partition = self.settings.topics.signals, home_partition(account, self.settings.partitions)
+        values = [encode_signal(low, f"t:{next(self.numbers)}", int(time.time() * 1000)) for _ in range(times)]
+        sent = [
+            await self.producer.send(
+                topic, value=value, key=account.encode(), headers=list(CLOUDEVENTS_HEADERS), partition=partition
+            )
+            for value in values
+        ]
+        await asyncio.gather(*sent)
+
+    async def confirm_by_hand(self, payment: str) -> None:
+        """Somebody else confirms a payment at the gateway."""
+
+        def post() -> None:
+            request = urllib.request.Request(
+                f"{self.sandbox.settings.api_base}/v1/payment_intents/{payment}/confirm",
+                data=b"off_session=true",
+                headers={"Authorization": f"Bearer {self.sandbox.settings.api_key}"},
+            )
+            urllib.request.urlopen(request, timeout=5).close()
+
+        await asyncio.to_thread(post)
 
 
 @asynccontextmanager

@@ -172,11 +172,11 @@ def check_ledger(store: StoreView, ledger: LedgerView, terms: Terms, limits: Lim
     refusal = None
     if ledger.frozen:
         refusal = Refusal.FROZEN
-    elif ledger.used_micros <= 0:
+    elif store.used_micros <= 0:
         refusal = Refusal.NO_USAGE  # nothing but usage makes an account due (R5)
     elif lag_ms > limits.ledger_lag_ms:
         refusal = Refusal.LEDGER_LAGS
-    elif ledger.level_micros >= (terms.recharge_below_micros or 0):
+    elif ledger.used_micros <= 0 or ledger.level_micros >= (terms.recharge_below_micros or 0):
         refusal = Refusal.LEDGER_DISAGREES
     seen = {
         "level_micros": ledger.level_micros,

@@ -12,7 +12,7 @@ from billing.ledger.opening import open_account
 from billing.ledger.sink import PostgresSink
 from billing.ledger.terms import NewAccount, Opened
 from billing.ledger.verify import verify
-from billing.recharge import cards, evaluation, protocol
+from billing.recharge import evaluation, protocol
 from billing.recharge.crediting import CreditBooked
 from billing.recharge.intents import StoredIntent
 from billing.recharge.policy import Limits, StoreView
@@ -50,15 +50,6 @@ class Books:
     async def open(self, account: str, **terms: Any) -> None:
         answer = await open_account(self.pool, NewAccount(account, "USD", "basic", **terms), author="tests")
         assert isinstance(answer, Opened), answer
-        if terms.get("customer"):
-            await self.save_card(account)
-
-    async def save_card(self, account: str) -> None:
-        """The gateway keeps the account's card, under the id that it has."""
-        card = await cards.show(self.pool, account)
-        assert card is not None
-        assert card.payment_method is not None
-        await cards.set_saved(self.pool, card, card.payment_method)
 
     async def use(self, account: str, amount_micros: int) -> None:
         """One call that costs `amount_micros`, settled."""
