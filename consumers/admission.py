@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
-from billing.admission.balances import CONNECTIONS, Balances, RemembersIncarnations
+from billing.admission.balances import Balances, RemembersIncarnations
 from billing.admission.catalogue import KeptCatalogue
 from billing.admission.http import CannotListen, serving
 from billing.admission.identity import KnownIdentity
@@ -29,6 +29,9 @@ from billing.stream.kafka_reader import LogReader
 
 log = structlog.get_logger(__name__)
 
+SPARE_CONNECTIONS = 4
+"""Beyond one for each partition: the probe, the look at the server's version, and those being closed."""
+
 
 async def admission(process: Process) -> int:
     """Until asked to stop; exit code."""
@@ -37,7 +40,9 @@ async def admission(process: Process) -> int:
     except SettingError as error:
         raise Refusal(str(error)) from error
     settings, deadline_s = process.settings, own.deadline_ms / 1000
-    client = open_client(settings.redis_url, timeout_s=deadline_s, max_connections=CONNECTIONS + 2)
+    client = open_client(
+        settings.redis_url, timeout_s=deadline_s, max_connections=settings.partitions + SPARE_CONNECTIONS
+    )
     pool = await open_pool(settings.postgres_dsn, max_size=1, application_name="billing-admission")
     try:
         async with LogReader(settings.kafka_bootstrap, client_id="billing-admission-reader") as reader:
@@ -56,6 +61,7 @@ async def admission(process: Process) -> int:
                 log.info("admission.listening", host=own.host, port=port)
                 background = (catalogue.run(), identity.run(), service.watch(), _check(client))
                 await process.until_stopping(_together(*background))
+            await balances.close()
             return 0
     except CannotListen as error:
         raise Refusal(str(error)) from error

@@ -14,7 +14,7 @@ from balance_harness import entries, opened
 from guard_harness import KEYS, TOPICS, Guarded
 from yarl import URL
 
-from billing.admission.balances import CONNECTIONS, Balances, RemembersIncarnations
+from billing.admission.balances import Balances, RemembersIncarnations
 from billing.admission.http import serving
 from billing.admission.service import Admission
 from billing.balance.calls import Functions
@@ -82,7 +82,7 @@ async def open_accounts(guarded: Guarded, *accounts: str, **terms: Any) -> None:
 async def served(guarded: Guarded, policy: UnknownPolicy = "allow") -> AsyncIterator[Served]:
     """The service over `guarded`'s server; the catalogue lists the account of the builders."""
     made = Served(guarded, build.catalogue(), guarded.identity)
-    async with open_client(guarded.server.url, timeout_s=DEADLINE_S, max_connections=CONNECTIONS + 2) as client:
+    async with open_client(guarded.server.url, timeout_s=DEADLINE_S, max_connections=KEYS.partitions + 4) as client:
         balances = Balances(
             RemembersIncarnations(client, KEYS, timeout_s=DEADLINE_S),
             TOPICS,
@@ -96,3 +96,4 @@ async def served(guarded: Guarded, policy: UnknownPolicy = "allow") -> AsyncIter
         async with serving(made.service, "127.0.0.1", 0) as port, aiohttp.ClientSession() as made.http:
             made.port = port
             yield made
+        await balances.close()

@@ -1,26 +1,29 @@
-"""Reading balances for admission: one call of the store for each, within a deadline, bounded in number."""
+"""Reading balances for admission: at most one call of the store for each, within a deadline, bounded in number.
+
+A partition has one call under way at a time. Reads that come meanwhile share the next one, so the busier the machine,
+the fewer calls, and a slow store is never asked more and more at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from itertools import islice
 
 from billing.admission import metrics
 from billing.balance.balances import BalanceAnswer, PartitionView, Unknown
 from billing.balance.calls import Argument, Functions, Reply, Trouble
 from billing.balance.client import Client
 from billing.balance.keys import KeySpace
-from billing.balance.reader import BalanceReader
+from billing.balance.reader import PAGE, BalanceReader
 from billing.ledger.incarnations import Identity
 from billing.settings import Topics
 from billing.stream.sink import ReadOnly, Unavailable, Uninitialised
 from billing.usage.partitioner import home_partition
 
-CONNECTIONS = 32
-"""Reads at one time; the client's pool must have as many, and one for the probe."""
-
-MAX_WAITING = 1_000
-"""Reads that wait for a connection; more are Unknown at once."""
+MAX_WAITING = 2_000
+"""Reads under way and waiting; more are Unknown at once."""
 
 
 class RemembersIncarnations(Functions):
@@ -69,12 +72,12 @@ class Balances:
         self._timeline = timeline
         self._identity = identity
         self._deadline_s = deadline_s
-        self._free = asyncio.Semaphore(CONNECTIONS)
+        self._lanes = [_Lane(partial(self._read_many, partition)) for partition in range(functions.keys.partitions)]
         self._asked = 0
 
     async def read(self, account: str) -> BalanceAnswer:
         """The account's balance now; Unknown(unavailable) at the deadline. Never raises for a store that is away."""
-        if self._asked >= CONNECTIONS + MAX_WAITING:
+        if self._asked >= MAX_WAITING:
             answer: BalanceAnswer = Unknown("unavailable", "too many reads at once")
         else:
             answer = await self._read(account)
@@ -90,23 +93,76 @@ class Balances:
         except TimeoutError:
             return Unknown("unavailable", "timeout")
 
+    async def close(self) -> None:
+        """End the calls under way."""
+        await asyncio.gather(*(lane.close() for lane in self._lanes))
+
     async def _read(self, account: str) -> BalanceAnswer:
         self._asked += 1
         try:
-            async with asyncio.timeout(self._deadline_s), self._free:
-                return await self._reader().read_balance(account)
+            async with asyncio.timeout(self._deadline_s):
+                return await self._lanes[home_partition(account, len(self._lanes))].read(account)
         except TimeoutError:
             return Unknown("unavailable", "timeout")
         finally:
             self._asked -= 1
 
+    async def _read_many(self, partition: int, accounts: Sequence[str]) -> dict[str, BalanceAnswer] | Unknown:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await self._reader().read_many(partition, accounts)
+        except TimeoutError:
+            return Unknown("unavailable", "timeout")
+
     def _reader(self) -> BalanceReader:
-        expected, partitions = self._identity(), self._functions.keys.partitions
+        expected = self._identity()
         return BalanceReader(
             self._functions,
             self._topics,
-            lambda account: home_partition(account, partitions),
+            lambda account: home_partition(account, len(self._lanes)),
             # 0 is never minted: before the first incarnation no store is the expected one
             incarnation=None if expected is None else expected.incarnation or 0,
             timeline=self._timeline() if expected is None else expected.timeline,
         )
+
+
+class _Lane:
+    """One partition: a call under way, and the reads that share the next one. `ask` never raises for a store that is
+    away, and has a deadline."""
+
+    def __init__(self, ask: Callable[[Sequence[str]], Awaitable[dict[str, BalanceAnswer] | Unknown]]) -> None:
+        self._ask = ask
+        self._waiting: dict[str, asyncio.Future[BalanceAnswer]] = {}
+        self._asking: asyncio.Task[None] | None = None
+
+    async def read(self, account: str) -> BalanceAnswer:
+        """What a call that begins after this says."""
+        answer = self._waiting.get(account)
+        if answer is None:
+            answer = self._waiting[account] = asyncio.get_running_loop().create_future()
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_while_waiting())
+        return await asyncio.shield(answer)  # others may wait for the same one
+
+    async def close(self) -> None:
+        """Cancel the call under way."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
+
+    async def _ask_while_waiting(self) -> None:
+        try:
+            while self._waiting:
+                accounts = list(islice(self._waiting, PAGE))
+                answers = {account: self._waiting.pop(account) for account in accounts}
+                await self._answer(answers)
+        finally:
+            self._asking = None
+
+    async def _answer(self, answers: dict[str, asyncio.Future[BalanceAnswer]]) -> None:
+        found: dict[str, BalanceAnswer] | Unknown = Unknown("unavailable", "failed")
+        try:
+            found = await self._ask(list(answers))
+        finally:  # a bug ends the lane's task, whose error is logged, but leaves nobody waiting
+            for account, answer in answers.items():
+                answer.set_result(found if isinstance(found, Unknown) else found[account])
