@@ -22,10 +22,17 @@ def explain_refusal(refusal: LedgerRefusal) -> str:
             return f"plan {plan!r} has no tariff; load one with `billing tariff load`"
         case CurrencyMismatch(plan=plan, plan_currency=theirs, account_currency=ours):
             return f"plan {plan} is in {theirs}, the account in {ours}"
-        case Conflict(account=account, field=field, stored=stored, given=given):
-            return f"account {account} exists with another {field}: {stored!r}, not {given!r}"
+        case Conflict():
+            return _explain_conflict(refusal)
         case Invalid(field=field, problem=problem):
             return f"{field.removesuffix('_micros')} {problem}"
+
+
+def _explain_conflict(conflict: Conflict) -> str:
+    stored, given = conflict.stored, conflict.given
+    if conflict.field == "key":
+        return f"key {given!r} is taken by {stored}, which is another booking (account, amount or reason differ)"
+    return f"account {conflict.account} exists with another {conflict.field}: {stored!r}, not {given!r}"
 
 
 def account_fields(account: Account, *, brief: bool = False) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import click
 
 from billing.balance.balances import Known, NoSuchAccount, OpenHold, Unknown
 from billing.cli.common import json_option, ledger, print_fields, print_rows, refuse, run, store
-from billing.cli.store_view import reader_of
+from billing.cli.store_view import missing_in_ledger, reader_of
 from billing.ledger import accounts as books
 from billing.ledger.terms import NoSuchAccount as NotInLedger
 from billing.money import format_micros
@@ -33,6 +33,8 @@ async def _balance(settings: Settings, account_id: str) -> dict[str, Any]:
         answer = await (await reader_of(settings, functions)).read_balance(account_id)
     if isinstance(answer, NoSuchAccount):
         answer = await _absent(settings, account_id)
+    elif isinstance(answer, Unknown) and await missing_in_ledger(settings, account_id):
+        refuse(f"there is no account {account_id!r}")
     if isinstance(answer, Unknown):
         reason = f"{answer.reason}: {answer.detail}" if answer.detail else answer.reason
         nothing = dict.fromkeys(("currency", *_MICROS, "ledger_seq", "positions"))

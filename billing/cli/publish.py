@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from billing.cli.common import json_option, print_fields, run
+from billing.cli.common import json_option, print_fields, refuse, run
 from billing.settings import Settings
-from billing.stream.publisher import Outgoing, Publisher
+from billing.stream.publisher import Outgoing, Publisher, PublishFailed
 
 CHUNK = 5_000
 _CONTENT_TYPE = (("content-type", b"application/cloudevents+json; charset=UTF-8"),)
@@ -33,7 +33,10 @@ def publish(file: Path, as_json: bool) -> None:
         count = 0
         async with Publisher(settings.kafka_bootstrap, client_id="billing-publish") as publisher:
             for chunk in _chunks(file, settings.topics.usage):
-                count += len(await publisher.publish(chunk))
+                try:
+                    count += len(await publisher.publish(chunk))
+                except PublishFailed as error:
+                    refuse(f"Kafka: {error}; {count + error.delivered} events were published for certain")
         return count
 
     print_fields({"published": run(work(Settings.from_env()))}, as_json=as_json)

@@ -218,8 +218,8 @@ def _place(sent: asyncio.Future[Delivered]) -> Delivered:
 
 async def _drop(producer: AIOKafkaProducer) -> None:
     """Close without waiting for undelivered batches: connections first, or the sender waits for its requests."""
+    producer._closed = True  # `stop` would flush first; this only silences its "unclosed" warning, also when cancelled
     with suppress(kafka_errors.KafkaError, OSError, TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
             await producer.client.close()
             await producer._sender.close()
-    producer._closed = True  # `stop` would flush first; this only silences its "unclosed" warning
