@@ -87,7 +87,8 @@ def _required(environ: Mapping[str, str], name: str) -> str:
 def _bootstrap(environ: Mapping[str, str]) -> str:
     value = _required(environ, "BILLING_KAFKA_BOOTSTRAP")
     for server in value.split(","):
-        if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):\d{1,5}", server.strip()):
+        found = re.fullmatch(r"(?:\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):(\d{1,5})", server.strip())
+        if found is None or not 0 < int(found[1]) < 65536:
             raise SettingError(f"BILLING_KAFKA_BOOTSTRAP must be host:port[,host:port…], got {server.strip()!r}")
     return value
 
@@ -97,6 +98,8 @@ def _url(environ: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> str
     try:
         parts = urlsplit(value)
         well_formed = parts.scheme in schemes and bool(parts.netloc or parts.path) and (parts.port or 1) > 0
+        if parts.scheme in ("redis", "rediss"):  # the client would take another path for database 0
+            well_formed = well_formed and re.fullmatch(r"(/\d{0,5})?", parts.path) is not None
     except ValueError:
         well_formed = False
     if not well_formed:  # the value may carry a password, so it is not repeated
