@@ -73,7 +73,8 @@ async def load_tariff(
     effective_ms: int | None = None,
 ) -> LoadAnswer:
     """A plan's next version. The first applies from the beginning of time whatever is asked; later ones from
-    `effective_ms` (default: as soon as the lead allows), at least 600 s after the commit."""
+    `effective_ms` (default: as soon as the lead allows), at least 600 s after the commit. The newest version's rates
+    once more are that version, unless another time is named."""
     problem = _problem_of(plan, rates, currency, author, effective_ms)
     if problem is not None:
         return problem
@@ -120,7 +121,8 @@ async def _load(
     if newest is not None:
         if newest["currency"] != currency:
             return OtherCurrency(plan, newest["currency"], currency)
-        if await _rates_of(connection, plan, newest["version"]) == frozenset(rates):
+        again = newest["version"] == 1 or effective_ms in (None, newest["effective_ms"])
+        if again and await _rates_of(connection, plan, newest["version"]) == frozenset(rates):
             return AlreadyLoaded(plan, newest["version"], newest["effective_ms"])
     version = 1 if newest is None else newest["version"] + 1
     begins_ms = await connection.fetchval(

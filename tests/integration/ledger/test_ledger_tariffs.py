@@ -44,6 +44,19 @@ async def test_s47_later_versions_take_effect_after_the_lead(ledger: Ledger) -> 
     assert [msgspec.json.decode(row["data"])["version"] for row in rows] == [1, 2]
 
 
+async def test_s47_the_same_rates_at_another_time_are_a_version_of_their_own(ledger: Ledger) -> None:
+    at = now_ms() + 3_600_000
+    answer = await load_tariff(ledger.pool, "basic", DEARER, "USD", author=AUTHOR, effective_ms=at)
+    assert answer == Loaded("basic", 2, at)
+    for effective_ms in (None, at):
+        answer = await load_tariff(ledger.pool, "basic", DEARER, "USD", author=AUTHOR, effective_ms=effective_ms)
+        assert answer == AlreadyLoaded("basic", 2, at)
+    answer = await load_tariff(ledger.pool, "basic", DEARER, "USD", author=AUTHOR, effective_ms=at - 1_000_000)
+    assert answer == Loaded("basic", 3, at - 1_000_000)
+    answer = await load_tariff(ledger.pool, "basic", DEARER, "USD", author=AUTHOR, effective_ms=now_ms())
+    assert isinstance(answer, Invalid)
+
+
 async def insert_slowly(pool: Pool) -> None:
     """A version whose lead is long enough when it is written, and no more when it is committed."""
     async with pool.acquire() as connection, connection.transaction():
