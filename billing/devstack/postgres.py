@@ -105,7 +105,7 @@ class PostgresServer(Server):
         finally:
             process.kill()
             process.wait(10)
-            password_file.unlink()
+            password_file.unlink(missing_ok=True)  # an interrupted run's folder is gone before
         if process.returncode != 0:
             raise DevStackError(f"initdb failed: {tail(self.log)}")
         fresh.rename(self.data)
