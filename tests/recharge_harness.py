@@ -7,7 +7,7 @@ import itertools
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,14 +41,6 @@ BOOKKEEPERS = ("relay", "inflight", "postflight")
 GATEWAY_DEADLINE_MS = 1_500  # a lease is 5 s longer
 
 
-class Recharger(Consumer):
-    """`python -m consumers.recharge` with the gateway's variables."""
-
-    def __init__(self, name: str, settings: Settings, logs: Path, gateway: Mapping[str, str]) -> None:
-        super().__init__(name, "recharge", settings, logs)
-        self._environ = {**self._environ, **gateway}
-
-
 @dataclass
 class Recharging:
     """`workers` are started by tests that want their own; `worker` is the one that runs from the beginning."""
@@ -77,7 +69,7 @@ class Recharging:
             "BILLING_GATEWAY_DEADLINE_MS": str(GATEWAY_DEADLINE_MS),
             **environ,
         }
-        worker = self.consumers[name] = Recharger(name, self.settings, self.logs, gateway)
+        worker = self.consumers[name] = Consumer(name, "recharge", self.settings, self.logs, gateway)
         worker.start()
         await worker.ready()
         return worker
@@ -214,14 +206,20 @@ class Recharging:
         assert [check for check in await verify(self.pool) if not check.passed] == []
 
 
-    async def signal_low(self, account: str, times: int) -> None:
-        """Low-balance signals, as the in-flight owner would repeat them."""
+    async def known(self, account: str) -> Known:
+        """Its balance, once it is known: right after its opening it may be derived."""
 
-        async def is_known() -> bool:  # right after its opening it may be derived
+        async def is_known() -> bool:
             return isinstance(await self.balance(account), Known)
 
         await until(is_known, f"{account} to be known")
         known = await self.balance(account)
+        assert isinstance(known, Known)
+        return known
+
+    async def signal_low(self, account: str, times: int, known: Known | None = None) -> None:
+        """Low-balance signals, as the in-flight owner would repeat them; `known`: of an earlier moment."""
+        known = known or await self.known(account)
         timeline = await self.pool.fetchval("select timeline from ledger_meta")
         low = BalanceLow(
             account=account,

@@ -74,6 +74,11 @@ class Balances:
         self._clock = clock
         self._durability = durability
 
+    @property
+    def healthy(self) -> bool:
+        """Whether the store as a whole is to be trusted now."""
+        return self._guard.verdict().healthy
+
     async def look(self, account: str) -> Seen:
         """The account now, as check 1 sees it. Never raises for a store that is away."""
         verdict = self._guard.verdict()

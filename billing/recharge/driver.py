@@ -16,7 +16,7 @@ import structlog
 
 from billing.ledger.trouble import Trouble, describe, trouble_of
 from billing.recharge import metrics, outcomes
-from billing.recharge.balances import Balances, Proof
+from billing.recharge.balances import Balances, NoProof, Proof
 from billing.recharge.crediting import NotCredited
 from billing.recharge.evaluation import Passed, Withdrawn
 from billing.recharge.gateway import Gateway, Metadata, PaymentRequest
@@ -42,7 +42,7 @@ from billing.stream.backoff import Clock
 log = structlog.get_logger(__name__)
 
 TURN_S = 60.0  # how long one worker stays with one intent before it lets go
-PROOF_PATIENCE_MS = 20_000  # how long a new intent waits for a store that is not well
+PATIENCE_MS = 20_000  # how long a new intent waits for a store that is not well
 READ_BACK_PATIENCE_S = 3.0
 READ_BACK_EVERY_S = 0.02
 FIRST_WAIT_MS, LONGEST_WAIT_MS = 250, 30_000
@@ -177,7 +177,7 @@ class Driver:
         if isinstance(answer, Proof):
             turn.proof = answer
             return await self._save(turn, Proven(), answer.verdict)
-        if answer.passing and _age_ms(turn.stored) < PROOF_PATIENCE_MS:
+        if answer.passing and _age_ms(turn.stored) < PATIENCE_MS:
             return _wait(turn.stored)
         return await self._save(turn, _refused(answer.verdict), answer.verdict)
 
@@ -197,16 +197,15 @@ class Driver:
 
     async def _check(self, turn: Turn) -> Step:
         """The last look. Its answer is `confirming` or `withdrawn`, persisted in the transaction that looked."""
-        if not self._proof_is_fresh(turn):
-            answer = await self._balances.prove(turn.stored)
-            turn.proof = answer if isinstance(answer, Proof) else None
-            verdict = answer.verdict
-        else:
-            assert turn.proof is not None
-            verdict = turn.proof.verdict
+        proof = turn.proof if self._proof_is_fresh(turn) else await self._balances.prove(turn.stored)
+        assert proof is not None
+        turn.proof = proof if isinstance(proof, Proof) else None
         seen = await self._balances.look(turn.stored.account)
+        passing = not seen.view.healthy or (isinstance(proof, NoProof) and proof.passing)
+        if passing and _age_ms(turn.stored) < PATIENCE_MS:
+            return _wait(turn.stored)  # no money has moved, and everything is looked at anew
         looked_s = self._clock.monotonic()
-        final = await self._store.final(turn.stored, seen.view, (verdict,))
+        final = await self._store.final(turn.stored, seen.view, (proof.verdict,))
         match final:
             case Passed(intent=intent):
                 turn.stored, turn.checked_s = intent, looked_s

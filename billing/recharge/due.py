@@ -12,6 +12,7 @@ from billing.recharge import metrics
 from billing.recharge.policy import Limits, Refusal, evaluate_again_ms
 
 CLAIM_MS = 30_000
+WELL_AGAIN_MS = 2_000
 SWEEP_PAGE = 2_000
 SWEEP_TIMEOUT_S = 30.0
 
@@ -102,6 +103,11 @@ async def settle_opened(connection: Connection, due: Due, limits: Limits) -> Non
 async def look_again(pool: Pool, account: str, in_ms: int) -> None:
     """Evaluate the account in `in_ms` at the latest: its intent closed without a charge for a reason that may pass."""
     await fetchrow(pool, query("recharge_due.later"), account, in_ms)
+
+
+async def store_is_well(pool: Pool) -> None:
+    """Evaluate soon what was refused because the balance store was not to be trusted."""
+    await fetchrow(pool, query("recharge_due.store_is_well"), Refusal.STORE_UNHEALTHY.value, WELL_AGAIN_MS)
 
 
 async def sweep(pool: Pool, kind: SweepKind, after: str = "", page: int = SWEEP_PAGE) -> Swept:

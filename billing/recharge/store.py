@@ -45,6 +45,9 @@ class RechargeStore:
     async def look_again(self, account: str, in_ms: int) -> None:
         await due.look_again(self.pool, account, in_ms)
 
+    async def store_is_well(self) -> None:
+        await due.store_is_well(self.pool)
+
     async def sweep(self, kind: SweepKind, after: str = "", page: int = SWEEP_PAGE) -> Swept:
         return await due.sweep(self.pool, kind, after, page)
 

@@ -56,6 +56,8 @@ class Worker:
     ) -> None:
         self.owner = f"worker-{secrets.token_hex(4)}"
         self._store = store
+        self._balances = balances
+        self._was_healthy = False
         self._timing = timing
         self._clock = clock or SystemClock()
         self._wake = asyncio.Event()
@@ -95,6 +97,7 @@ class Worker:
                 ("statuses", self._sweep_suspended, timing.sweep_pause_s),
                 ("payments", self._recent_payments, timing.payments_pause_s),
                 ("all-payments", self._all_payments, timing.all_payments_pause_s),
+                ("store", self._watch_store, LONGEST_IDLE_S),
                 ("count", self._count, COUNT_EVERY_S),
             ):
                 tasks.create_task(self._again_and_again(name, work, pause_s), name=f"recharge-{name}")
@@ -140,10 +143,10 @@ class Worker:
     # --- open intents -------------------------------------------------------------------------------------
 
     def _hand_over(self, turn: Turn) -> bool:
-        """Drive an intent that was opened just now; False without a free slot."""
+        """Drive an intent; False without a free slot."""
         if self._turns.free <= 0:
             return False
-        self._start(turn)
+        self._turns.start(self._driver.drive(turn), f"intent-{turn.stored.id}")
         return True
 
     async def _drive_open(self) -> None:
@@ -152,12 +155,19 @@ class Worker:
         asked_s, wanted = self._clock.monotonic(), self._turns.free
         leased = await self._store.lease(wanted, self.owner, self._timing.lease_ms)
         for stored in leased:
-            self._start(self._driver.turn(stored, asked_s))
+            turn = self._driver.turn(stored, asked_s)
+            if not self._hand_over(turn):  # intents that were opened meanwhile took the room
+                await self._store.release(stored, again_in_ms=0)
         if len(leased) < wanted:
             await self._clock.sleep(LONGEST_IDLE_S / 2)
 
-    def _start(self, turn: Turn) -> None:
-        self._turns.start(self._driver.drive(turn), f"intent-{turn.stored.id}")
+    async def _watch_store(self) -> None:
+        """When the balance store is well again, what was refused meanwhile need not wait for its turn."""
+        healthy = self._balances.healthy
+        if healthy and not self._was_healthy:
+            await self._store.store_is_well()
+            self.wake()
+        self._was_healthy = healthy
 
     # --- sweeps -------------------------------------------------------------------------------------------
 

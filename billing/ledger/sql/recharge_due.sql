@@ -93,3 +93,8 @@ select (select case when count(*) = $2::bigint then max(id) end from looked_at) 
 -- Account $1 is evaluated again in $2 ms, or earlier if it was to be.
 update recharge_due set evaluate_at = least(evaluate_at, clock_timestamp() + $2::bigint * interval '1 ms')
  where account_id = $1;
+
+-- name: store_is_well
+-- The balance store is well again: evaluate what was refused because it was not ($1 refusal), spread over $2 ms.
+update recharge_due set evaluate_at = clock_timestamp() + random() * $2::bigint * interval '1 ms'
+ where last_outcome = $1 and evaluate_at > clock_timestamp();
