@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from billing.cli.errors import explain, quiet
+from billing.cli.errors import explain
 from billing.settings import SettingError
 
 # name -> (module, attribute, help); modules are imported only when used, so that the command starts quickly
@@ -62,7 +62,6 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: 0 done, 1 a check failed, 2 refused or in trouble (one line), 130 interrupted."""
-    quiet()
     try:
         code = cli.main(prog_name="billing", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

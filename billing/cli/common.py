@@ -15,6 +15,7 @@ import click
 from billing.balance.calls import Functions
 from billing.balance.client import open_client
 from billing.balance.keys import KeySpace
+from billing.cli.quiet import quiet
 from billing.ledger.database import Pool, open_pool
 from billing.money import AmountRefused, parse_micros
 from billing.settings import Settings
@@ -28,6 +29,7 @@ reason_option = click.option("--reason", required=True, metavar="TEXT", help="Wh
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run an async command body to its end."""
+    quiet()
     return asyncio.run(work)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import shutil
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import click
 
-from billing.cli.common import json_option, print_json, print_rows
+from billing.cli.common import json_option, print_json, print_rows, run
 from billing.cli.dev_sandbox import BackgroundSandbox
 from billing.devstack.background import BackgroundStack
 from billing.devstack.choice import How
@@ -46,7 +45,7 @@ def up(consumers: bool, as_json: bool) -> None:
     with _refusals(), redirect_stdout(sys.stderr):  # stdout is for the shell alone
         stack = BackgroundStack()
         services = stack.up()
-        asyncio.run(_migrate(services))
+        run(_migrate(services))
         gateway = BackgroundSandbox().up()
         if consumers:
             BackgroundStack(environ={**os.environ, **gateway}).start_consumers(services)

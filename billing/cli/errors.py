@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-
-import structlog
-
 from billing.stream.log import LogAway
 
 _CLIENTS = {"redis": "Redis", "asyncpg": "PostgreSQL", "aiokafka": "Kafka"}
-
-
-def quiet() -> None:
-    """What a library or a retry has to say must not stand beside a command's one line, nor in its JSON on stdout.
-    Consumer processes configure their own logs afterwards."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def explain(error: BaseException) -> str | None:
