@@ -38,7 +38,7 @@ UNIT = 1_000_000
 LOOKUP_MICROS = {"USD": 8_000, "EUR": 7_000}
 PLANS = {"USD": "us-standard", "EUR": "eu-standard"}
 BOOKKEEPERS = ("relay", "inflight", "postflight")
-GATEWAY_DEADLINE_MS = 1_500  # a lease is 5 s longer
+GATEWAY_DEADLINE_MS = 1_500  # a lease is 3 s longer
 
 
 @dataclass

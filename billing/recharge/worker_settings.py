@@ -12,7 +12,7 @@ from billing.recharge.policy import Limits
 from billing.recharge.stripe_settings import StripeSettings
 from billing.settings import SettingError
 
-LEASE_MARGIN_MS = 5_000
+LEASE_MARGIN_MS = 3_000
 
 
 @dataclass(frozen=True, slots=True)

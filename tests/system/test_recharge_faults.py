@@ -91,7 +91,7 @@ async def test_s33_keys_forgotten_while_the_worker_is_asleep(deployment: Recharg
 
         await until(charged, "the charge that nobody waits for")
         assert deployment.sandbox.controls.forget_keys() > 0
-        await asyncio.sleep(7)  # longer than its lease: it wakes up as somebody who may do nothing more
+        await asyncio.sleep(5)  # longer than its lease: it wakes up as somebody who may do nothing more
     finally:
         deployment.worker.signal(signal.SIGCONT)
     await deployment.until_state("s33", "confirmed", seconds=30)
@@ -119,6 +119,8 @@ async def test_s37_a_worker_paused_past_its_lease_does_nothing_more(deployment: 
 async def test_s32_no_second_charge_until_the_credit_is_read_back(deployment: Recharging) -> None:
     """The relay is dead when the card is charged, so Redis cannot show the credit; usage goes on."""
     await deployment.open("s32")
+    await deployment.use("s32", 80_000)
+    await deployment.until_booked("s32")  # everybody knows the account
     await deployment.consumers["relay"].kill()
     await deployment.lower("s32")
     await deployment.until_state("s32", "credited")
