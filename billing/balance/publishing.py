@@ -120,15 +120,9 @@ class SignalPublisher:
                     return
 
     async def _until_woken(self, lane: _Lane, seconds: float) -> None:
-        woken = asyncio.create_task(lane.wake.wait())
-        sleeping = asyncio.ensure_future(self._clock.sleep(max(0.0, seconds)))
-        try:
-            await asyncio.wait({woken, sleeping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (woken, sleeping):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
+                await lane.wake.wait()
 
     async def _publish(self, lane: _Lane) -> Outcome:
         """Everything that is there; None when the stream is empty."""

@@ -282,6 +282,21 @@ async def test_s02_an_owner_that_was_replaced_publishes_no_more(
         assert len((await store.state())["signals"]) == 1
 
 
+async def test_s39_the_publisher_ends_whenever_it_is_cancelled(store: Store, settings: Settings) -> None:
+    owner = await store.claimed()
+    async with publisher_of(settings) as publisher:  # never used: nothing is signalled
+        for number in range(100):
+            signals_ = SignalPublisher(store.functions, "none", publisher, repeat_s=0.001)
+            running = asyncio.create_task(signals_.run())
+            signals_.owned(PARTITION, owner, str(store.incarnation))
+            for _ in range(number):
+                signals_.wake(PARTITION)
+                await asyncio.sleep(0)
+            running.cancel()
+            ended, _ = await asyncio.wait({running}, timeout=5)
+            assert ended, f"cancelled after {number} steps"
+
+
 async def test_r1_a_rebuilt_store_tells_again_what_is_true(
     store: Store, settings: Settings, topic: str
 ) -> None:
