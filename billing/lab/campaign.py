@@ -27,7 +27,7 @@ from billing.lab.wipe_checks import wipe_checks
 from billing.settings import Settings
 
 LOOK_EVERY_SECONDS = 0.25
-SHOWN_ACCOUNTS = 8
+SHOWN_BUSIEST, SHOWN_CARDS = 3, 5
 ADJUST_AT, WIPE_AT, WIPE_FOR = 0.25, 0.35, 0.25  # shares of the publishing
 SHORTEST_WIPE_SECONDS, LONGEST_WIPE_SECONDS = 3.0, 8.0
 
@@ -58,6 +58,8 @@ class Campaign:
         self._accounts = demo_accounts()
         oracle = Oracle([(plan, tariff_file(plan)) for plan in PLANS])
         self._traffic = Traffic(options.seed, self._accounts, oracle, settings.partitions)
+        cards = [account for account in self._accounts[SHOWN_BUSIEST:] if account.chargeable]
+        self._shown = [account.id for account in (*self._accounts[:SHOWN_BUSIEST], *cards[:SHOWN_CARDS])]
         self._recharging = Recharging(self._accounts, self._traffic.expected)
         self._began = self._phase = time.monotonic()
         self._wipe: Wipe | None = None
@@ -72,6 +74,7 @@ class Campaign:
             await open_accounts(self._settings, committed_accounts())
             cards = sum(account.has_card for account in self._accounts)
             self._screen.say(f"{len(PLANS)} tariffs loaded, {len(everyone)} accounts opened, {cards} with cards")
+            await deployment.observer.look()
             self._end_phase("prepare")
             await self._publish(deployment)
             ends = await deployment.pipeline.usage_ends()
@@ -185,15 +188,14 @@ class Campaign:
         await pipeline.look(published)
         meters, now = pipeline.meters, time.monotonic()
         end = meters.logged.total
-        shown = [account.id for account in self._accounts[:SHOWN_ACCOUNTS]]
-        balances = await pipeline.balances(shown)
+        balances = await pipeline.balances(self._shown)
         snapshot = Snapshot(
             title,
             Flow(published, meters.published.rate(now), None),
             Flow(meters.inflight.total, meters.inflight.rate(now), max(0, end - meters.inflight.total)),
             Flow(meters.postflight.total, meters.postflight.rate(now), max(0, end - meters.postflight.total)),
             deployment.observer.newest,
-            [(account, balances.get(account)) for account in shown],
+            [(account, balances.get(account)) for account in self._shown],
         )
         self._screen.show(snapshot)
 

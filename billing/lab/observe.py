@@ -55,11 +55,13 @@ class Observer:
     def newest(self) -> Moment:
         return self.moments[-1]
 
-    async def run(self) -> None:
-        """For ever. A server that is away leaves its numbers as they were; a store that is away knows no balance."""
-        while True:
-            self.moments.append(await self._look())
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
+    async def run(self, done: asyncio.Event) -> None:
+        """Until `done`. A server that is away leaves its numbers as they were; a store that is away knows nothing."""
+        while not done.is_set():
+            await self.look()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_SECONDS):
+                    await done.wait()
 
     async def balances(self) -> tuple[int, Counter[str]]:
         """How many balances are known now, to a reader that trusts only the store that the ledger expects; and the
@@ -85,7 +87,8 @@ class Observer:
                     unknown[answer.reason if isinstance(answer, Unknown) else "missing"] += 1
         return known, unknown
 
-    async def _look(self) -> Moment:
+    async def look(self) -> None:
+        """Look now, and keep what was seen."""
         last, meters = self.newest, self._pipeline.meters
         charged, counts = last.charged, last.counts
         known, unknown = await self.balances()
@@ -93,15 +96,17 @@ class Observer:
             charged = sum(payment.succeeded for payment in await self._gateway.payments())
         with suppress(*AWAY):
             counts = await count_recharges(self._pipeline.books.pool)
-        return Moment(
-            at=time.monotonic(),
-            known=known,
-            why_unknown=unknown,
-            published=meters.published.total,
-            applied=meters.inflight.total,
-            settled=meters.postflight.total,
-            charged=charged,
-            counts=counts,
+        self.moments.append(
+            Moment(
+                at=time.monotonic(),
+                known=known,
+                why_unknown=unknown,
+                published=meters.published.total,
+                applied=meters.inflight.total,
+                settled=meters.postflight.total,
+                charged=charged,
+                counts=counts,
+            )
         )
 
 
@@ -115,11 +120,12 @@ async def observing(pipeline: Pipeline, gateway: Gateway, accounts: Sequence[str
             pipeline, gateway, accounts, Functions(client, KeySpace(settings.key_prefix, settings.partitions))
         )
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(observer.run())
+            done = asyncio.Event()  # no cancellation: it could get lost in a client's call
+            group.create_task(observer.run(done))
             try:
                 yield observer
             finally:
-                task.cancel()
+                done.set()
     finally:
         await client.aclose()
 

@@ -123,19 +123,20 @@ def _money_table(moment: Moment) -> Table:
 
 
 def _balances(snapshot: Snapshot) -> Table:
-    balances = Table("account", "", "credit", "used", "on hold", "available")
+    balances = Table("account", "", "credit", "used", "on hold", "available", "recharged below")
     for column in balances.columns[2:]:
         column.justify = "right"
     for account, record in snapshot.accounts:
         if record is None:
-            balances.add_row(account, "", "", "", "", "unknown")
+            balances.add_row(account, "", "", "", "", "unknown", "")
             continue
         available = record.credit - record.used - record.held
         amounts = [
             Text(_money(micros, record.currency), style="red" if micros < 0 else "")
             for micros in (record.credit, record.used, record.held, available)
         ]
-        balances.add_row(account, record.currency, *amounts)
+        below = "" if record.recharge_below is None else _money(record.recharge_below, record.currency)
+        balances.add_row(account, record.currency, *amounts, below)
     return balances
 
 

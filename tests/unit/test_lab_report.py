@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -15,7 +16,9 @@ from billing.lab.books import DeadLetterRow, Ledger, Store
 from billing.lab.checks import Check, book_checks, hold_check, position_check
 from billing.lab.expected import Expected, SessionKey
 from billing.lab.measure import Meter, Throughput
+from billing.lab.observe import Moment
 from billing.lab.population import DemoAccount
+from billing.lab.recharge_books import Counts
 from billing.lab.report import Report
 from billing.lab.table import Flow, Screen, Snapshot
 from billing.lab.wire import Message
@@ -148,7 +151,7 @@ def test_the_report_names_what_failed(tmp_path: Path) -> None:
     assert document["ok"] is False
     assert document["checks"] == {"one": True, "two_three": False}
     assert document["throughput"] == {"inflight": {"mean_per_second": 4500, "peak_per_second": 5000}}
-    assert document.keys() >= {"ok", "checks", "events", "accounts", "throughput", "seconds"}
+    assert document.keys() >= {"ok", "checks", "events", "accounts", "throughput", "seconds", "recharges", "restarted"}
     assert report.text().endswith("FAILED: two_three")
     assert "FAIL  two three: 3 missing" in report.text()
 
@@ -163,6 +166,7 @@ def _snapshot() -> Snapshot:
         Flow(12_000, 4_000, None),
         Flow(11_990, 3_990, 10),
         Flow(11_000, 3_900, 1_000),
+        Moment(0.0, known=150, why_unknown=Counter(empty=50), charged=7, counts=Counts(declined=2, open=1)),
         [("a", AccountRecord("JPY", 5_000_000, 6_500_000, 0, 0, None, 0, 1, 1, "open")), ("b", None)],
     )
 
@@ -175,6 +179,7 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
         screen.say("done")
     first, last = output.getvalue().splitlines()
     assert "publishing, 3 of 30 s: published 12,000 (4,000/s) | Redis 11,990 (3,990/s, lag 10)" in first
+    assert "150 balances known, 50 UNKNOWN | charged 7, declined 2, open 1" in first
     assert last.endswith("done")
     assert "\x1b" not in output.getvalue()
 
@@ -187,3 +192,4 @@ def test_on_a_terminal_there_is_a_table() -> None:
     assert "applied in Redis" in text
     assert "-1" in text  # 5 yen of credit, 6.5 used: the rest of a yen is not shown
     assert "unknown" in text
+    assert "50 empty" in text
