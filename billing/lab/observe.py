@@ -24,7 +24,7 @@ LOOK_EVERY_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One look; `at` is `time.monotonic()`. `why_unknown` counts accounts by the reason that their balance is unknown.
+    """One look, begun `at` (`time.monotonic()`). `why_unknown` counts accounts by the reason that their balance is unknown.
     Records so far: `published`, and the two books' positions. `charged`: payments that succeeded at the gateway."""
 
     at: float
@@ -89,7 +89,7 @@ class Observer:
 
     async def look(self) -> None:
         """Look now, and keep what was seen."""
-        last, meters = self.newest, self._pipeline.meters
+        at, last, meters = time.monotonic(), self.newest, self._pipeline.meters
         charged, counts = last.charged, last.counts
         known, unknown = await self.balances()
         with suppress(GatewayAway):
@@ -98,7 +98,7 @@ class Observer:
             counts = await count_recharges(self._pipeline.books.pool)
         self.moments.append(
             Moment(
-                at=time.monotonic(),
+                at=at,
                 known=known,
                 why_unknown=unknown,
                 published=meters.published.total,
