@@ -69,7 +69,7 @@ install_packages() {
 }
 
 whole || make_venv
-say "$(grep -c '==' "$lock") packages, about 110 MB to download unless pip has them already"
+say "$(grep -c '==' "$lock") packages, about 150 MB to download unless pip has them already"
 if ! install_packages; then
     say "pip could not install $lock (see above); run it again: what has been downloaded is kept"
     exit 2
