@@ -212,7 +212,7 @@ class Campaign:
         report.recharges = recharges_of(evidence)
         if self._wipe is not None:
             report.checks += wipe_checks(self._wipe.damage, deployment.observer.moments)
-            report.wiped = self._wipe.damage.seconds(self._began)
+            report.wiped = self._wipe.damage.summary(self._began)
         report.restarted = list(deployment.keeper.restarts)
         report.checks.append(restarted(report.restarted))
         report.checks.append(drained({"recharge": recharge_drained, **await pipeline.supervisor.stop()}))

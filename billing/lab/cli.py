@@ -61,6 +61,12 @@ def demo(
     """
     from billing.lab.campaign import Options  # noqa: PLC0415 - the servers' clients load only when needed
     from billing.lab.demo import run_demo  # noqa: PLC0415
+    from billing.lab.picture import NoMatplotlib, check_matplotlib  # noqa: PLC0415
 
+    if picture is not None:
+        try:
+            check_matplotlib()
+        except NoMatplotlib as error:
+            raise click.ClickException(str(error)) from None
     options = Options(seconds=seconds, rate=rate, seed=seed, kill=kill or "", wipe=wipe)
     return run_demo(options, report, picture)

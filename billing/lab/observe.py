@@ -24,8 +24,9 @@ LOOK_EVERY_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One look, begun `at` (`time.monotonic()`). `why_unknown` counts accounts by the reason that their balance is unknown.
-    Records so far: `published`, and the two books' positions. `charged`: payments that succeeded at the gateway."""
+    """One look, begun `at` (`time.monotonic()`). `why_unknown` counts the accounts whose balance is unknown, by the
+    reason. Records so far: `published`, and the two books' positions. `charged`: payments that succeeded at the
+    gateway."""
 
     at: float
     known: int = 0

@@ -39,8 +39,8 @@ class Recharges:
 class Report:
     """Filled while the run goes on. `events` are counts of records; `accounts` says how many there are and how many
     have the same balance in both books; `seconds` are durations by phase. `wiped`: when Redis was emptied and when
-    all was well again, in seconds since `began` (`time.monotonic()`), when publishing did; `moments` are for a
-    picture."""
+    all was well again, in seconds since `began` (`time.monotonic()`), when publishing did, and how often a recharge was
+    asked for and refused meanwhile; `moments` are for a picture."""
 
     seed: int
     checks: list[Check] = field(default_factory=list)

@@ -57,10 +57,11 @@ class Damage:
     signals: int = 0
     settled: int = 0
 
-    def seconds(self, began: float) -> dict[str, float]:
-        """The moments in seconds from `began`."""
+    def summary(self, began: float) -> dict[str, float]:
+        """The moments in seconds from `began`, and how often a recharge was asked for and refused."""
         moments = {"struck": self.struck, "recovering": self.recovering, "recovered": self.recovered}
-        return {name: moment - began for name, moment in moments.items()}
+        since = {name: moment - began for name, moment in moments.items()}
+        return {**since, "signals": float(self.signals), "refused": float(self.refused)}
 
 
 class Wipe:
