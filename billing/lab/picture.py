@@ -50,7 +50,7 @@ def draw(report: Report, path: Path) -> None:
     _usage(usage, run)
     _charges(charges, run, report)
     charges.set_xlabel("seconds since the traffic began")
-    charges.set_xlim(0, max(run.at, default=1.0))
+    charges.set_xlim(0, max([1.0, *run.at]))
     for axes in (balances, usage, charges):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
@@ -66,7 +66,7 @@ def draw(report: Report, path: Path) -> None:
 
 
 def _balances(axes: Axes, run: _Run) -> None:
-    everyone = max((moment.known + moment.unknown for moment in run.moments), default=1)
+    everyone = max([1, *(moment.known + moment.unknown for moment in run.moments)])
     known, unknown = [moment.known for moment in run.moments], [moment.unknown for moment in run.moments]
     colours = [KNOWN, UNKNOWN]
     axes.stackplot(run.at, known, unknown, labels=["known", "unknown"], colors=colours, step="post", linewidth=0)
