@@ -44,7 +44,7 @@ def _wiped_soundly(found: Any) -> None:
     assert found["recharges"]["succeeded"] > 0
 
 
-async def test_s04_s29_consumers_killed_at_random_come_back_and_every_check_holds(
+async def test_s04_consumers_killed_at_random_come_back_and_every_check_holds(
     services: Services, tmp_path: Path
 ) -> None:
     options = ("--seconds", "5", "--rate", "800", "--kill", "random", "--seed", "5")
@@ -72,7 +72,7 @@ async def test_s08_a_wiped_namespace_of_a_given_redis_charges_nobody(services: S
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", ["8", "9"])
-async def test_s08_s29_wiped_while_consumers_are_killed(services: Services, tmp_path: Path, seed: str) -> None:
+async def test_s08_wiped_while_consumers_are_killed(services: Services, tmp_path: Path, seed: str) -> None:
     options = ("--seconds", "20", "--rate", "1500", "--wipe", "--kill", "random", "--seed", seed)
     found = await _passes(tmp_path, _with_own_redis(services), *options, timeout_seconds=300)
     _wiped_soundly(found)
