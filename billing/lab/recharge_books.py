@@ -72,7 +72,7 @@ class UsedBy:
 class RechargeBooks:
     """All of it at one moment. `refusals` counts evaluations by the name of the refusal; `refused_cards` are accounts
     whose card could not be saved; `suspended` maps accounts to who suspended them; `limiting` maps accounts to what
-    the newest evaluation refused them for; `used` has the accounts that were asked for and have used anything."""
+    stands in the way of a recharge, by its name; `used` has the accounts that were asked for and have used anything."""
 
     intents: list[IntentRow]
     credits: list[CreditRow]
@@ -128,7 +128,7 @@ async def read_recharges(pool: asyncpg.Pool[asyncpg.Record], accounts: Sequence[
         )
         cards = await c.fetch("select account_id from recharge_cards where declines > 0")
         suspended = await c.fetch(_SUSPENDED)
-        limiting = await c.fetch("select account_id, last_outcome from recharge_due where last_outcome is not null")
+        limiting = await c.fetch(_LIMITING)
         usage = await c.fetch(_USAGE, list(accounts))
     used: dict[str, UsedBy] = {}
     for row in usage:
@@ -161,6 +161,16 @@ select a.id as account_id,
        (select j.author from journal j where j.account_id = a.id and j.kind = 'changed'
          order by j.ledger_seq desc limit 1) as author
   from accounts a where a.status = 'suspended'
+"""
+# What an account was last refused for. One whose payment was withdrawn waits for the minimum interval and is not looked
+# at in between, so it has no such refusal; a little more than the interval, for the evaluation after it.
+_LIMITING = """
+select account_id, last_outcome from recharge_due
+ where last_outcome is not null and account_id not in (select account_id from recharge_intents
+        where state = 'cancelled' and declined_at is null and created_at > clock_timestamp() - interval '75 seconds')
+union all
+select distinct account_id, 'minimum_interval' from recharge_intents
+ where state = 'cancelled' and declined_at is null and created_at > clock_timestamp() - interval '75 seconds'
 """
 _USAGE = """
 select account_id, log_offset, log_time_ms, amount_micros from usage
