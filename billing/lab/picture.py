@@ -112,8 +112,8 @@ def _shade(axes: Axes, wiped: dict[str, float]) -> None:
 
 def _name_catching_up(axes: Axes, wiped: dict[str, float]) -> None:
     text = "Redis takes over the ledger's\nposition, then follows the log"
-    place = (wiped["recovered"] + 1.8, 0.78 * axes.get_ylim()[1])
-    axes.text(*place, text, ha="left", va="center", fontsize=9, color=REDIS)
+    place = (wiped["recovered"] - 0.6, 0.85 * axes.get_ylim()[1])
+    axes.text(*place, text, ha="right", va="center", fontsize=9, color=REDIS)
 
 
 def _name_phases(axes: Axes, wiped: dict[str, float]) -> None:

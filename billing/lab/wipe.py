@@ -200,9 +200,10 @@ class Wipe:
             raise NotRecovered(str(error)) from None
         finally:
             await command.kill()
+        said = ", ".join(" ".join(line.split()) for line in command.last_lines(6))
         if command.exit_code != 0:
-            said = " | ".join(command.last_lines(3))
             raise NotRecovered(f"billing {words[0]} ended with exit code {command.exit_code}: {said}")
+        self._say(f"  {said}")
 
     def _redis(self) -> Redis:
         return Redis.from_url(self._settings.redis_url, socket_timeout=30, socket_connect_timeout=10)
