@@ -24,6 +24,7 @@ ENTRY_TYPES: tuple[type[msgspec.Struct], ...] = (
     ledger.AccountChangedEvent,
     ledger.EntryPostedEvent,
     ledger.DebitsAcknowledgedEvent,
+    ledger.ViewCorrectedEvent,
 )
 CATALOGUE_TYPES: tuple[type[msgspec.Struct], ...] = (
     catalogue.TariffEvent,

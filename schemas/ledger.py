@@ -82,7 +82,21 @@ class DebitsAcknowledged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     timeline: Id
 
 
-LedgerEntry: TypeAlias = AccountOpened | AccountChanged | EntryPosted | DebitsAcknowledged
+class ViewCorrected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The balance store's view of the account was wrong, the ledger right: work it out anew from the ledger. No money
+    moves. `delta_micros` is by how much the view was seen to be short of the ledger when that was found; a reader does
+    not add it, so applying this to a view that is right, or rebuilt, changes nothing."""
+
+    account: Id
+    ledger_seq: Seq
+    timeline: Id
+    finding: Id
+    delta_micros: Micros
+    author: Text
+    reason: Text
+
+
+LedgerEntry: TypeAlias = AccountOpened | AccountChanged | EntryPosted | DebitsAcknowledged | ViewCorrected
 
 
 class AccountOpenedEvent(
@@ -107,7 +121,15 @@ class DebitsAcknowledgedEvent(
     data: DebitsAcknowledged
 
 
-LedgerEvent: TypeAlias = AccountOpenedEvent | AccountChangedEvent | EntryPostedEvent | DebitsAcknowledgedEvent
+class ViewCorrectedEvent(
+    Envelope, frozen=True, kw_only=True, gc=False, tag_field="type", tag="ledger.view.corrected.v1"
+):
+    data: ViewCorrected
+
+
+LedgerEvent: TypeAlias = (
+    AccountOpenedEvent | AccountChangedEvent | EntryPostedEvent | DebitsAcknowledgedEvent | ViewCorrectedEvent
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[LedgerEvent] = msgspec.json.Decoder(LedgerEvent)
@@ -127,6 +149,8 @@ def entry_event(entry: LedgerEntry, time_ms: int) -> LedgerEvent:
         case DebitsAcknowledged():
             return DebitsAcknowledgedEvent(id=id_, subject=entry.account, time=time, data=entry)
 
+        case ViewCorrected():
+            return ViewCorrectedEvent(id=id_, subject=entry.account, time=time, data=entry)
 
 def encode_entry(entry: LedgerEntry, time_ms: int) -> bytes:
     """The record value of `entry`. Give the record CLOUDEVENTS_HEADERS and the account as its key."""

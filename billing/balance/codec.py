@@ -9,13 +9,14 @@ from billing.balance.entries import EntryOp, Malformed
 from billing.balance.keys import session_key
 from billing.balance.records import SAFE, STATUSES, pack
 from billing.usage.ops import Charge, DeadLetter, Hold, Stray, UsageOp
-from schemas.ledger import AccountChanged, AccountOpened, DebitsAcknowledged, EntryPosted
+from schemas.ledger import AccountChanged, AccountOpened, DebitsAcknowledged, EntryPosted, LedgerEntry, ViewCorrected
 
 BalanceOp: TypeAlias = UsageOp | EntryOp
 """What the in-flight consumer asks of the balance store."""
 
 HOLD, CHARGE, PASS = 1, 2, 3
 OPENED, CHANGED, POSTED, ACKNOWLEDGED = 1, 2, 3, 4
+CORRECTED = 5
 
 
 class BadOperation(ValueError):
@@ -67,9 +68,7 @@ def pack_entries(ops: Iterable[BalanceOp]) -> bytes:
     return pack((list(accounts), list(timelines), packed))
 
 
-def _entry(
-    op: AccountOpened | AccountChanged | EntryPosted | DebitsAcknowledged, index: int
-) -> tuple[object, ...]:
+def _entry(op: LedgerEntry, index: int) -> tuple[object, ...]:
     seq = _whole(op.ledger_seq)
     match op:
         case AccountOpened():
@@ -82,6 +81,8 @@ def _entry(
         case DebitsAcknowledged():
             return (ACKNOWLEDGED, index, seq)
 
+        case ViewCorrected():
+            return (CORRECTED, index, seq)
 
 def _terms(op: AccountOpened | AccountChanged) -> tuple[object, ...]:
     below = False if op.recharge_below_micros is None else _signed(op.recharge_below_micros)

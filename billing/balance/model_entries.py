@@ -7,7 +7,7 @@ from copy import copy
 
 from billing.balance.codec import BalanceOp
 from billing.balance.records import NEVER_CHARGED, SAFE, AccountRecord, UnknownRecord
-from schemas.ledger import AccountChanged, AccountOpened, DebitsAcknowledged, EntryPosted, LedgerEntry
+from schemas.ledger import AccountChanged, AccountOpened, DebitsAcknowledged, EntryPosted, LedgerEntry, ViewCorrected
 
 
 class EntryWork:
@@ -29,9 +29,7 @@ class EntryWork:
 
     def run(self, ops: Iterable[BalanceOp], timeline: str) -> str | None:
         """Take the entries in order. Returns another timeline that one of them has, then nothing counts."""
-        entries = [
-            op for op in ops if isinstance(op, AccountOpened | AccountChanged | EntryPosted | DebitsAcknowledged)
-        ]
+        entries = [op for op in ops if isinstance(op, LedgerEntry)]
         for entry in entries:
             if entry.timeline != timeline:
                 return entry.timeline
@@ -92,6 +90,8 @@ class EntryWork:
         elif isinstance(entry, DebitsAcknowledged):
             record.excluded = 0
         record.ledger_seq = entry.ledger_seq
+        elif isinstance(entry, ViewCorrected):
+            return self._lose(entry.account, "correcting", entry.ledger_seq)
         self.changed_accounts[entry.account] = record
 
     def _lose(self, account: str, reason: str, seen: int) -> None:

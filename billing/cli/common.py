@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from billing.balance.calls import Functions
-from billing.balance.client import open_client
+from billing.balance.client import TIMEOUT_S, open_client
 from billing.balance.keys import KeySpace
 from billing.cli.quiet import quiet
 from billing.ledger.database import Pool, open_pool
@@ -92,11 +92,11 @@ async def ledger(settings: Settings) -> AsyncIterator[Pool]:
 
 
 @asynccontextmanager
-async def store(settings: Settings) -> AsyncIterator[Functions]:
+async def store(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> AsyncIterator[Functions]:
     """The balance store's functions, its client closed afterwards."""
-    client = open_client(settings.redis_url)
+    client = open_client(settings.redis_url, timeout_s=timeout_s)
     try:
-        yield Functions(client, KeySpace(settings.key_prefix, settings.partitions))
+        yield Functions(client, KeySpace(settings.key_prefix, settings.partitions), timeout_s=timeout_s)
     finally:
         await client.aclose()
 

@@ -20,6 +20,8 @@ from billing.reconcile.report import Report
 from billing.settings import Settings
 from billing.stream.log import LogAway, OutOfRange
 
+STORE_TIMEOUT_S = 2.0  # a silent store is given up after two or three of these
+
 
 @click.command()
 @json_option
@@ -61,11 +63,12 @@ def rebuild(reason: str, as_json: bool) -> None:
 def reconcile(deadline_s: float, as_json: bool) -> int:
     """Compare the two books, every account: credit - used = ledger balance at the same ledger_seq, holds left out.
 
-    Exit code 1 for a difference, an Unknown, or an account that is still behind after --wait seconds.
+    Exit code 1 for a difference, an Unknown, or an account that is still behind after --wait seconds; 2 when a book
+    does not answer.
     """
 
     async def work(settings: Settings) -> Report | NotComparable:
-        async with ledger(settings) as pool, store(settings) as functions:
+        async with ledger(settings) as pool, store(settings, timeout_s=STORE_TIMEOUT_S) as functions:
             progress = progress_on_stderr(as_json)
             return await compare_books(pool, functions, settings, deadline_s=deadline_s, progress=progress)
 

@@ -15,13 +15,14 @@ from billing.ledger.queries import query
 from billing.ledger.retry import in_transaction
 from billing.ledger.terms import Conflict, Invalid, NoSuchAccount, is_amount, is_id, text_problem
 from billing.money import MAX_MICROS
-from schemas.ledger import AccountChanged, DebitsAcknowledged, EntryPosted, LedgerEntry, Origin
+from schemas.ledger import AccountChanged, DebitsAcknowledged, EntryPosted, LedgerEntry, Origin, ViewCorrected
 
 _TYPES: dict[type, str] = {
     AccountChanged: "ledger.account.changed.v1",
     EntryPosted: "ledger.entry.posted.v1",
     DebitsAcknowledged: "ledger.debits.acknowledged.v1",
 }
+    ViewCorrected: "ledger.view.corrected.v1",
 
 
 @dataclass(frozen=True, slots=True)

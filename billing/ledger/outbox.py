@@ -17,7 +17,15 @@ import msgspec
 from billing.ledger.database import Pool, fetch, lease
 from billing.ledger.queries import query
 from schemas.common import CLOUDEVENTS_HEADERS
-from schemas.ledger import AccountChanged, AccountOpened, DebitsAcknowledged, EntryPosted, LedgerEntry, encode_entry
+from schemas.ledger import (
+    AccountChanged,
+    AccountOpened,
+    DebitsAcknowledged,
+    EntryPosted,
+    LedgerEntry,
+    ViewCorrected,
+    encode_entry,
+)
 
 
 class Message(NamedTuple):
@@ -44,6 +52,7 @@ ENTRY_TYPES: Mapping[str, type[LedgerEntry]] = {
     "ledger.account.changed.v1": AccountChanged,
     "ledger.entry.posted.v1": EntryPosted,
     "ledger.debits.acknowledged.v1": DebitsAcknowledged,
+    "ledger.view.corrected.v1": ViewCorrected,
 }
 _decode: Mapping[str, Callable[[str], LedgerEntry]] = {
     name: msgspec.json.Decoder(entry).decode for name, entry in ENTRY_TYPES.items()

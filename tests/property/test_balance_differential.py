@@ -33,7 +33,7 @@ from billing.balance.snapshot import AccountSnapshot
 from billing.balance.store import EXPIRIES_PER_CALL, RedisSink
 from billing.stream.sink import Applied, Fenced, Owner, Tended, Unavailable, Uninitialised
 from billing.usage.ops import Stray
-from schemas.ledger import AccountChanged, DebitsAcknowledged
+from schemas.ledger import AccountChanged, DebitsAcknowledged, ViewCorrected
 
 EXAMPLES = int(os.environ.get("BILLING_DIFFERENTIAL_EXAMPLES", "200"))
 ACCOUNTS = ("a1", "a2", "a3", "a4", "a5")
@@ -59,7 +59,7 @@ usage_step = st.tuples(
     st.sampled_from((0, 60_000, 200_000, -60_000, *(n * GENERATION_MS for n in (1, 2, 3)))),  # log time goes on
 )
 entry_op = st.tuples(
-    st.sampled_from(("opened", *("posted",) * 4, *("changed",) * 3, "acknowledged")),
+    st.sampled_from(("opened", *("posted",) * 4, *("changed",) * 3, "acknowledged", "corrected")),
     st.sampled_from(tuple(OPENED) * 2 + ACCOUNTS),
     st.sampled_from((0,) * 12 + (-1, 1)),  # of ledger_seq: next, repeated, a gap
     st.sampled_from((20_000_000, 600_000, -900_000, -500, 2**53 - 1, 1)),
@@ -192,6 +192,9 @@ class Sequence:
     async def tend(self, at_end: bool, timeline: str | None, newer: int, sessions: list[str]) -> None:
         snapshots = {
             account: AccountSnapshot(
+            elif what == "corrected":
+                why = {"finding": "1", "delta_micros": amount, "author": "ada", "reason": "drift"}
+                made.append(ViewCorrected(account=account, ledger_seq=seq, timeline="t1", **why))
                 timeline=timeline,
                 currency="USD",
                 credit_micros=30_000_000,

@@ -16,6 +16,7 @@ from schemas.ledger import (
     DebitsAcknowledged,
     EntryPosted,
     LedgerEntry,
+    ViewCorrected,
     decode_entry,
     encode_entry,
 )
@@ -53,6 +54,9 @@ POSTED = EntryPosted(
     reason="agreed by phone",
 )
 ACKNOWLEDGED = DebitsAcknowledged(account="a-1", ledger_seq=4, timeline="t1")
+CORRECTED = ViewCorrected(
+    account="a-1", ledger_seq=5, timeline="t1", finding="7", delta_micros=-9, author="ada", reason="drift"
+)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +66,7 @@ ACKNOWLEDGED = DebitsAcknowledged(account="a-1", ledger_seq=4, timeline="t1")
         (CHANGED, "ledger.account.changed.v1"),
         (POSTED, "ledger.entry.posted.v1"),
         (ACKNOWLEDGED, "ledger.debits.acknowledged.v1"),
+        (CORRECTED, "ledger.view.corrected.v1"),
     ],
 )
 def test_entries_travel_as_structured_cloudevents(entry: LedgerEntry, type_: str) -> None:

@@ -1,7 +1,8 @@
 -- Entries of the ledger. A packed batch is {accounts, timelines, ops}; an op is
 -- {OPENED, account index, ledger_seq, currency, opening offset, credit, limit, recharge below or false, status},
--- {CHANGED, …, limit, recharge below or false, status}, {POSTED, …, amount, currency} or {ACKNOWLEDGED, …}.
-local OPENED, CHANGED, POSTED, ACKNOWLEDGED = 1, 2, 3, 4
+-- {CHANGED, …, limit, recharge below or false, status}, {POSTED, …, amount, currency}, {ACKNOWLEDGED, …} or
+-- {CORRECTED, …}: the view was wrong, the account is derived anew from the ledger.
+local OPENED, CHANGED, POSTED, ACKNOWLEDGED, CORRECTED = 1, 2, 3, 4, 5
 
 local function terms(limit, below, status)
   return whole(limit, 0) and (below == false or whole(below, 1 - SAFE)) and whole(status, 0)
@@ -18,7 +19,7 @@ local function entry_ok(op, accounts)
   elseif op[1] == POSTED then
     return whole(op[4], 1 - SAFE) and type(op[5]) == 'string'
   end
-  return op[1] == ACKNOWLEDGED
+  return op[1] == ACKNOWLEDGED or op[1] == CORRECTED
 end
 
 -- From here on the balance is unknown; all usage below the usage position was applied or passed.
@@ -74,6 +75,8 @@ local function take_entry(b, state, op)
   elseif seq == record[SEQ] + 1 then
     if code == POSTED then
       return post(b, state, a, op)
+    elseif code == CORRECTED then
+      return lose_entry(b, state, a, 'correcting', seq)
     elseif code == CHANGED then
       record[LIMIT], record[BELOW], record[STATUS] = op[4], op[5], op[6]
     else
