@@ -14,11 +14,12 @@ from billing.settings import SettingError
 _COMMANDS = {
     "account": ("billing.cli.accounts", "account", "Open, import, show, change and credit accounts."),
     "balance": ("billing.cli.balances", "balance", "An account's live balance, from Redis."),
+    "bench": ("billing.lab.bench.cli", "bench", "Measure the consumers on servers of their own."),
     "breaker": ("billing.cli.recharges", "breaker", "The breakers on money charged per minute."),
     "consume": ("billing.cli.consume", "consume", "Run one consumer process."),
     "demo": ("billing.lab.cli", "demo", "The whole pipeline on real servers, verified (what `make run` runs)."),
     "dev": ("billing.cli.dev", "dev", "A local Kafka, Valkey and PostgreSQL."),
-    "dlq": ("billing.cli.ledger", "dlq", "Dead letters."),
+    "dlq": ("billing.cli.dlq", "dlq", "Dead letters: list, show, publish again, give up."),
     "guard": ("billing.cli.guard", "guard", "Health of the balance store, and what to do about it."),
     "holds": ("billing.cli.balances", "holds", "An account's open holds, from Redis."),
     "ledger": ("billing.cli.ledger", "ledger_group", "The books in PostgreSQL."),

@@ -1,0 +1,1 @@
+"""`billing bench`: how fast the two consumers are, measured on real servers of their own."""
