@@ -21,6 +21,7 @@ from billing.balance.store import MAX_BATCH_OPS, RedisSink
 from billing.ledger.database import open_pool
 from billing.ledger.snapshots import LedgerReader
 from billing.process import Process, Refusal, exit_code, run_process
+from billing.reconcile.passed import LogPassedHolds
 from billing.stream.catalogue import LiveCatalogue
 from billing.stream.kafka import kafka_group
 from billing.stream.kafka_reader import LogReader
@@ -48,16 +49,18 @@ async def inflight(process: Process) -> int:
             Publisher(settings.kafka_bootstrap, client_id="billing-inflight-signals", deadline_seconds=10.0) as outlet,
         ):
             live = LiveCatalogue(reader, topics.tariffs)
+            classifier = Classifier(live.catalogue, settings.partitions)
+            passed = LogPassedHolds(reader, topics.usage, classifier, lambda: live.catch_up(topics.tariffs))
             functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
             signals = SignalPublisher(functions, topics.signals, outlet)
             plan = Plan(
                 group=settings.group("inflight"),
                 topics=(topics.entries, topics.usage),
                 partitions=settings.partitions,
-                sink=RedisSink(functions, topics, ledger=LedgerReader(pool), signals=signals),
+                sink=RedisSink(functions, topics, ledger=LedgerReader(pool), passed=passed, signals=signals),
                 interpreters={
                     topics.entries: EntriesInterpreter(),
-                    topics.usage: UsageInterpreter(Classifier(live.catalogue, settings.partitions), GENERATION_MS),
+                    topics.usage: UsageInterpreter(classifier, GENERATION_MS),
                 },
                 reader=reader,
                 max_records={topics.entries: MAX_BATCH_OPS, topics.usage: MAX_BATCH_OPS},

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,7 @@ from billing.balance.conditions import conditions
 from billing.balance.keys import KeySpace
 from billing.balance.library import FUNCTION_VERSION, source
 from billing.balance.model import BACKLOG, PartitionModel
+from billing.balance.passed import PassedHolds, Span
 from billing.balance.reader import BalanceReader
 from billing.balance.records import AccountRecord, HoldRecord, Status, UnknownRecord
 from billing.balance.signals import StoredSignal
@@ -285,6 +286,18 @@ class FixedLedger(LedgerView):
     ) -> AccountSnapshot | LedgerLagging:
         self.asked.append((account, partition, below_offset, settled_since_ms))
         return self.snapshots.get(account, LedgerLagging())
+
+
+class FixedLog(PassedHolds):
+    """Passed holds from a table; accounts that are not in it cannot be priced."""
+
+    def __init__(self, holds: dict[str, dict[str, HoldRecord]]) -> None:
+        self.holds = holds
+        self.asked: list[tuple[int, dict[str, Span]]] = []
+
+    async def read(self, partition: int, spans: Mapping[str, Span]) -> Mapping[str, Mapping[str, HoldRecord]] | None:
+        self.asked.append((partition, dict(spans)))
+        return {account: self.holds[account] for account in spans if account in self.holds}
 
 
 def opened(

@@ -6,7 +6,7 @@ copies first, so an answer other than Applied changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from billing.balance.keys import session_key, split_session_key
 from billing.balance.model_entries import EntryWork
 from billing.balance.model_signals import Outbox
 from billing.balance.model_usage import UsageWork
-from billing.balance.records import AccountRecord, HoldRecord, UnknownRecord
+from billing.balance.records import SAFE, AccountRecord, HoldRecord, UnknownRecord
 from billing.balance.signals import StoredSignal
 from billing.balance.snapshot import AccountSnapshot
 from billing.settings import Topics
@@ -105,17 +105,21 @@ class PartitionModel:
         return ended
 
     def derive(
-        self, owner: Owner, account: str, below_offset: int, snapshot: AccountSnapshot
+        self,
+        owner: Owner,
+        account: str,
+        below_offset: int,
+        snapshot: AccountSnapshot,
+        passed: Mapping[str, HoldRecord],
     ) -> str | Halted | Fenced:
-        """Put the ledger's record in the place of "unknown": derived, moved, lagging or timeline."""
+        """Put the ledger's record in the place of "unknown", with the holds that were passed (by session key): derived,
+        moved, lagging, timeline or overflow."""
         refusal = self._refusal(owner)
         if refusal is not None:
             return refusal
         unknown = self.unknown.get(account)
-        if unknown is None:
-            return "moved"
-        if snapshot.ledger_seq < unknown.seen:
-            return "lagging"
+        if unknown is None or snapshot.ledger_seq < unknown.seen:
+            return "moved" if unknown is None else "lagging"
         if snapshot.timeline != self.timeline:
             return "timeline"
         keys = dict.fromkeys(session_key(kind, account, session) for kind, session in snapshot.settled)
@@ -123,9 +127,14 @@ class PartitionModel:
         self._settle(self.log_time_ms, keys)
         if unknown.offset != below_offset:
             return "moved"
-        del self.unknown[account]
         old = self.accounts.get(account)
-        record = self.accounts[account] = snapshot.record(old.held if old is not None else 0)
+        record = snapshot.record(old.held if old is not None else 0)
+        holds = self._brought_back(record, passed)
+        if holds is None:
+            return "overflow"
+        del self.unknown[account]
+        self.accounts[account] = record
+        self.holds.update(holds)
         outbox = self._outbox()
         outbox.watch_derived(account, record, old.flags if old is not None else 0)
         self.signals += outbox.signals
@@ -194,6 +203,22 @@ class PartitionModel:
         self.unknown.update(work.changed_unknown)
         self._update(work.changed_accounts, self._outbox())
         return Applied(batch.to_offset)
+
+    def _brought_back(
+        self, record: AccountRecord, passed: Mapping[str, HoldRecord]
+    ) -> dict[str, HoldRecord] | None:
+        """What to place of holds that were passed, counted in `record`; None where that leaves its bounds."""
+        holds: dict[str, HoldRecord] = {}
+        settled = self._settled_at(self.log_time_ms)
+        for key, hold in passed.items():
+            old = self.holds.get(key, HoldRecord(0, -1, 0))
+            if hold.elapsed >= old.elapsed and not any(key in sessions for sessions in settled):
+                amount = old.amount if hold.elapsed == old.elapsed else hold.amount
+                holds[key] = HoldRecord(amount, hold.elapsed, max(hold.lease_end_ms, old.lease_end_ms))
+                record.held += amount - old.amount
+                if record.held >= SAFE:
+                    return None
+        return holds
 
     def _full(self) -> bool:
         return len(self.signals) >= self.backlog_limit

@@ -43,7 +43,7 @@ class EntryWork:
         record = self.changed_accounts.get(account) or self._accounts.get(account)
         if unknown is not None:
             if seq > unknown.seen:
-                self.changed_unknown[account] = UnknownRecord(unknown.reason, unknown.offset, seq)
+                self.changed_unknown[account] = UnknownRecord(unknown.reason, unknown.offset, seq, unknown.first)
         elif record is None:
             if isinstance(entry, AccountOpened):
                 self._open(entry)
@@ -60,7 +60,8 @@ class EntryWork:
         if account in self._strays:
             self.remembered.add(account)
         if max(stray, self._floor) > entry.usage_position:
-            self.changed_unknown[account] = UnknownRecord("deriving", max(stray, self._floor), entry.ledger_seq)
+            passed_to, opened_at = max(stray, self._floor), entry.usage_position
+            self.changed_unknown[account] = UnknownRecord("deriving", passed_to, entry.ledger_seq, opened_at)
             return
         self.changed_accounts[account] = AccountRecord(
             currency=entry.currency,
@@ -95,4 +96,4 @@ class EntryWork:
         self.changed_accounts[entry.account] = record
 
     def _lose(self, account: str, reason: str, seen: int) -> None:
-        self.changed_unknown[account] = UnknownRecord(reason, self._usage_offset, seen)
+        self.changed_unknown[account] = UnknownRecord(reason, self._usage_offset, seen, self._usage_offset)

@@ -43,7 +43,9 @@ class UsageWork:
     def _take(self, op: Hold | Charge | Stray, caught_up: bool) -> Literal["entries", "tariffs"] | None:
         unknown = self.changed_unknown.get(op.account) or self._unknown.get(op.account)
         if unknown is not None:
-            self.changed_unknown[op.account] = UnknownRecord(unknown.reason, op.offset + 1, unknown.seen)
+            self.changed_unknown[op.account] = UnknownRecord(
+                unknown.reason, op.offset + 1, unknown.seen, unknown.first
+            )
         elif op.account not in self._accounts:
             if not isinstance(op, Stray) and not caught_up:
                 return "entries"
@@ -96,7 +98,7 @@ class UsageWork:
 
     def _lose(self, account: str, reason: str, offset: int) -> None:
         seen = self._record(account).ledger_seq
-        self.changed_unknown[account] = UnknownRecord(reason, offset + 1, seen)
+        self.changed_unknown[account] = UnknownRecord(reason, offset + 1, seen, offset)
 
     def _record(self, account: str) -> AccountRecord:
         return self.changed_accounts.get(account) or copy(self._accounts[account])

@@ -16,7 +16,7 @@ SAFE = 2**53  # every integer in the store is smaller in size
 _encoder = msgspec.msgpack.Encoder()
 _account = msgspec.msgpack.Decoder(tuple[str, int, int, int, int, int | bool, int, int, int, int, int])
 _hold = msgspec.msgpack.Decoder(tuple[int, int, int])
-_unknown = msgspec.msgpack.Decoder(tuple[str, int, int])
+_unknown = msgspec.msgpack.Decoder(tuple[str, int, int, int])
 
 
 def pack(value: object) -> bytes:
@@ -74,12 +74,13 @@ class HoldRecord(msgspec.Struct):
 
 
 class UnknownRecord(msgspec.Struct):
-    """Why an account's balance is unknown: every usage record of it below `offset` was applied or passed, and its
-    entries up to `seen` have been seen."""
+    """Why an account's balance is unknown: every usage record of it below `offset` was applied or passed, those from
+    `first` on were passed, and its entries up to `seen` have been seen."""
 
     reason: str
     offset: int
     seen: int
+    first: int
 
     @staticmethod
     def unpack(packed: bytes) -> UnknownRecord:

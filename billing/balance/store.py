@@ -12,6 +12,7 @@ from billing.balance.calls import Functions, Reply, Trouble
 from billing.balance.codec import BadOperation, BalanceOp, pack_entries, pack_usage
 from billing.balance.derive import Deriver
 from billing.balance.entries import Malformed
+from billing.balance.passed import PassedHolds
 from billing.balance.publishing import SignalPublisher
 from billing.balance.records import UnknownRecord
 from billing.balance.snapshot import LedgerView
@@ -50,8 +51,9 @@ UNKNOWN_PER_TEND = 20
 
 
 class RedisSink:
-    """Implements `billing.stream.sink.Sink` for BalanceOp. `ledger` derives accounts whose balance is unknown;
-    without it they stay unknown. `signals` publishes what the functions signal; without it that waits in the store."""
+    """Implements `billing.stream.sink.Sink` for BalanceOp. `ledger` derives accounts whose balance is unknown; without
+    it they stay unknown. `passed` brings their holds back from the log; without it those wait for their session's next
+    event. `signals` publishes what the functions signal; without it that waits in the store."""
 
     def __init__(
         self,
@@ -59,12 +61,13 @@ class RedisSink:
         topics: Topics,
         *,
         ledger: LedgerView | None = None,
+        passed: PassedHolds | None = None,
         signals: SignalPublisher | None = None,
     ) -> None:
         self._functions = functions
         self._signals = signals
         self._topics = topics
-        self._deriver = Deriver(functions, ledger) if ledger is not None else None
+        self._deriver = Deriver(functions, ledger, passed) if ledger is not None else None
         self._incarnations: dict[int, str] = {}
 
     async def claim(self, partition: int, nonce: str) -> ClaimAnswer:

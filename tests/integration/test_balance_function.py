@@ -15,6 +15,7 @@ from balance_harness import (
     STRAYS,
     TOPICS,
     FixedLedger,
+    FixedLog,
     Store,
     batch,
     charge,
@@ -26,7 +27,8 @@ from balance_harness import (
 
 from billing.balance.balances import Known, NoSuchAccount, Unknown
 from billing.balance.library import FUNCTION_VERSION
-from billing.balance.records import pack
+from billing.balance.passed import Span
+from billing.balance.records import HoldRecord, pack
 from billing.balance.snapshot import AccountSnapshot
 from billing.balance.store import RedisSink
 from billing.stream.record import Position
@@ -265,6 +267,50 @@ async def test_s46_usage_passed_before_the_opening_entry_is_derived_from_the_led
     again = batch(claimed.owner, 8, 9, [charge(8, "late", "s2", 70)])
     assert await sink.apply(again) == Applied(9)
     assert (await balance(store, "late")).used_micros == 570
+
+
+async def test_s46_holds_passed_while_the_account_was_unknown_come_back_with_its_derivation(store: Store) -> None:
+    """A call that begins in the race with its account's opening, or while that is derived, is held for as if it had
+    not been passed: not where it has ended, and never twice."""
+    before = batch(OWNER, 0, 5, [Stray(None, "late", 3), Stray(None, "late", 4)], caught_up=True)  # type: ignore[arg-type]
+    assert await store.sink.apply(before) == Applied(5)
+    assert await store.sink.apply(entries(OWNER, 1, [opened("late", at=4), opened("a2")])) == Applied(3)
+    more = [hold(5, "late", "s2", 9), charge(6, "late", "s3", 70), hold(7, "late", "s4", 5), hold(8, "a2", "x", 1)]
+    assert await store.sink.apply(batch(OWNER, 5, 9, more)) == Applied(9)
+    end_ms = START_MS + CALL_LEASE_MS
+    passed = {
+        "c/late/s1": HoldRecord(600, 0, end_ms),
+        "c/late/s2": HoldRecord(9, 0, end_ms),
+        "c/late/s3": HoldRecord(7, 0, end_ms),  # settled: its completion came in another order
+        "c/late/s4": HoldRecord(5, 0, START_MS),  # its lease has run out: told and released at the log's end
+    }
+    log, ledger = FixedLog({"late": passed}), FixedLedger({"late": _snapshot(used=70, last=6, settled=["s3"])})
+    sink = RedisSink(store.functions, TOPICS, ledger=ledger, passed=log)
+    claimed = await sink.claim(PARTITION, "n2")
+    assert isinstance(claimed, Claimed)
+    for _ in range(2):
+        assert await sink.tend(claimed.owner, PARTITION, at_end=True) == Tended(True)
+    assert log.asked == [(PARTITION, {"late": Span(4, 8)})]
+    known = await balance(store, "late")
+    assert (known.used_micros, known.held_micros) == (70, 609)
+    assert {signal.kind for signal in await store.signals()} >= {"expired"}
+    settles = [charge(9, "late", "s1", 500), charge(10, "late", "s2", 8), charge(11, "late", "s4", 5)]
+    assert await sink.apply(batch(claimed.owner, 9, 12, settles)) == Applied(12)
+    known = await balance(store, "late")
+    assert (known.used_micros, known.held_micros) == (583, 0)
+
+
+async def test_s46_an_account_whose_passed_usage_cannot_be_priced_yet_stays_unknown(store: Store) -> None:
+    passed = batch(OWNER, 0, 1, [Stray(None, "a1", 0)], caught_up=True)  # type: ignore[arg-type]
+    assert await store.sink.apply(passed) == Applied(1)
+    log = FixedLog({})
+    sink = RedisSink(store.functions, TOPICS, ledger=FixedLedger({"a1": _snapshot()}), passed=log)
+    claimed = await sink.claim(PARTITION, "n2")
+    assert isinstance(claimed, Claimed)
+    for _ in range(2):  # the second time it is left alone for a while
+        await sink.tend(claimed.owner, PARTITION, at_end=True)
+    assert await store.reader.read_balance("a1") == Unknown("deriving")
+    assert log.asked == [(PARTITION, {"a1": Span(0, 1)})]
 
 
 async def test_s46_an_account_opened_above_its_strays_is_known_at_once(store: Store) -> None:

@@ -54,7 +54,7 @@ class Tampering:
         await self._count(0, -await self._client.hdel(self._acct, self._account))
 
     async def make_unknown(self, reason: str, offset: int) -> None:
-        packed = msgpack.packb([reason, offset, 1])
+        packed = msgpack.packb([reason, offset, 1, offset])
         await self._count(4, await self._client.hset(self._deriving, self._account, packed))
 
     async def _count(self, member: int, added: int) -> None:

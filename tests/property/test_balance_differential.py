@@ -15,6 +15,7 @@ from balance_harness import (
     START_MS,
     TOPICS,
     FixedLedger,
+    FixedLog,
     Store,
     batch,
     charge,
@@ -27,7 +28,9 @@ from balance_harness import (
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from billing.balance.keys import session_key
 from billing.balance.model import PartitionModel
+from billing.balance.records import HoldRecord
 from billing.balance.signals import KINDS as KINDS_OF_SIGNAL
 from billing.balance.snapshot import AccountSnapshot
 from billing.balance.store import EXPIRIES_PER_CALL, RedisSink
@@ -75,6 +78,11 @@ derive_step = st.tuples(
     st.sampled_from((None, "t1", "t1", "t1", "t0")),  # None: the ledger lags
     st.integers(-1, 2),  # its ledger_seq, relative to what was seen
     st.lists(st.sampled_from(("s1", "s2", "s3")), max_size=2),
+    st.dictionaries(  # holds that were passed, by session
+        st.sampled_from(("s1", "s2", "s3")),
+        st.tuples(st.sampled_from(AMOUNTS), st.sampled_from((0, 30, 60)), st.sampled_from((-60_000, 0, 180_000))),
+        max_size=3,
+    ),
 )
 twist = st.sampled_from(
     ("", "", "", "again", "wrong offset", "other owner", "claim", "fault", "rebuild", "publish", "publish", "remind")
@@ -184,12 +192,22 @@ class Sequence:
                         status=("open", "closed", "suspended")[(at + amount) % 3],
                     )
                 )
+            elif what == "corrected":
+                why = {"finding": "1", "delta_micros": amount, "author": "ada", "reason": "drift"}
+                made.append(ViewCorrected(account=account, ledger_seq=seq, timeline="t1", **why))
             else:
                 made.append(DebitsAcknowledged(account=account, ledger_seq=seq, timeline="t1"))
             self.seqs[account] = max(seq, self.seqs.get(account, 0))
         return entries(self.owner, self.model.positions[TOPICS.entries].offset, made)
 
-    async def tend(self, at_end: bool, timeline: str | None, newer: int, sessions: list[str]) -> None:
+    async def tend(
+        self,
+        at_end: bool,
+        timeline: str | None,
+        newer: int,
+        sessions: list[str],
+        held: dict[str, tuple[int, int, int]],
+    ) -> None:
         snapshots = {
             account: AccountSnapshot(
             elif what == "corrected":
@@ -211,8 +229,15 @@ class Sequence:
             if timeline is not None
         }
         offsets = {account: unknown.offset for account, unknown in self.model.unknown.items()}
+        passed = {
+            account: {
+                session_key("call", account, session): HoldRecord(amount, elapsed, max(0, self.log_time_ms + lease_ms))
+                for session, (amount, elapsed, lease_ms) in held.items()
+            }
+            for account in snapshots
+        }
         ledger = FixedLedger(snapshots)
-        sink = RedisSink(self.store.functions, TOPICS, ledger=ledger)
+        sink = RedisSink(self.store.functions, TOPICS, ledger=ledger, passed=FixedLog(passed))
         sink._incarnations[PARTITION] = str(self.store.incarnation)  # as the claim of self.store.sink left it
         answer = await sink.tend(self.owner, PARTITION, at_end=at_end)
         if at_end:
@@ -222,7 +247,9 @@ class Sequence:
             snapshot = snapshots.get(account)
             if snapshot is None:
                 continue
-            outcome = self.model.derive(self.owner, account, offsets[account], snapshot)
+            unknown = self.model.unknown[account]
+            came_back = passed[account] if unknown.first < unknown.offset else {}
+            outcome = self.model.derive(self.owner, account, offsets[account], snapshot, came_back)
             if outcome == "derived":
                 self.seqs[account] = max(snapshot.ledger_seq, self.seqs.get(account, 0))
 

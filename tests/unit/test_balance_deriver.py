@@ -42,7 +42,7 @@ class Bench:
 
     async def tend(self, offset: int, seen: int = 1) -> Any:
         return await self.deriver.derive(
-            Owner(1, "n"), 3, "1", 10_500, [("a1", UnknownRecord("deriving", offset, seen))]
+            Owner(1, "n"), 3, "1", 10_500, [("a1", UnknownRecord("deriving", offset, seen, offset))]
         )
 
 

@@ -5,7 +5,7 @@ local ALERT, SIG, MARKER = 11, 12, 13
 local CURRENCY, CREDIT, USED, HELD, LIMIT, BELOW, EXCLUDED, SEQ, LAST, STATUS, FLAGS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 -- Members of a packed hold, and of what is kept of an account whose balance is unknown.
 local H_AMOUNT, H_ELAPSED, H_LEASE_END = 1, 2, 3
-local U_REASON, U_OFFSET, U_SEEN = 1, 2, 3
+local U_REASON, U_OFFSET, U_SEEN, U_FIRST = 1, 2, 3, 4 -- usage from FIRST to below OFFSET was passed
 
 local SAFE = 9007199254740992 -- 2^53: every integer is smaller in size, because Lua numbers are doubles
 local CHUNK = 1000            -- arguments of one command

@@ -51,7 +51,7 @@ end
 
 -- The account's balance is unknown from here on: usage is passed, and derived from the ledger later.
 local function lose(b, a, reason, offset)
-  b.unknown[a] = {reason, offset + 1, b.record[a][SEQ]}
+  b.unknown[a] = {reason, offset + 1, b.record[a][SEQ], offset}
   b.changed_unknown[a] = true
   b.passed = b.passed + 1
 end

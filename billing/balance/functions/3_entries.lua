@@ -24,7 +24,7 @@ end
 
 -- From here on the balance is unknown; all usage below the usage position was applied or passed.
 local function lose_entry(b, state, a, reason, seen)
-  b.unknown[a] = {reason, state.usage_offset, seen}
+  b.unknown[a] = {reason, state.usage_offset, seen, state.usage_offset}
   b.changed_unknown[a] = true
 end
 
@@ -36,7 +36,7 @@ local function open(b, state, a, op)
     b.stray[a] = false
   end
   if stray > opened_at or state.floor > opened_at then
-    b.unknown[a] = {'deriving', math.max(stray, state.floor), op[3]}
+    b.unknown[a] = {'deriving', math.max(stray, state.floor), op[3], opened_at}
     b.changed_unknown[a] = true
     return
   end

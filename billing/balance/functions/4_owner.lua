@@ -118,8 +118,43 @@ local function retell(keys, out, account, record, told)
   end
 end
 
+-- Holds that were passed while the balance was unknown (session, amount, elapsed, lease end, …), taken as `place` takes
+-- them. Returns what to write; nil where what is held leaves its bounds.
+local function bring_back(keys, state, record, passed)
+  local sessions, settled, set, leases = {}, {}, {}, {}
+  for i = 1, #passed, 4 do
+    sessions[#sessions + 1] = passed[i]
+  end
+  local _, visible = generation(state, state.log_time)
+  for _, slot in ipairs(visible) do
+    for i, found in ipairs(read_all('SMISMEMBER', keys[DONE + slot], sessions)) do
+      settled[i] = settled[i] or found == 1
+    end
+  end
+  for i, packed in ipairs(read_all('HMGET', keys[SESS], sessions)) do
+    local amount, elapsed, lease_end = passed[4 * i - 2], passed[4 * i - 1], passed[4 * i]
+    local old = packed and cmsgpack.unpack(packed) or {0, -1, 0}
+    if elapsed == old[H_ELAPSED] then
+      amount = old[H_AMOUNT]
+    end
+    if not settled[i] and elapsed >= old[H_ELAPSED] then
+      record[HELD] = record[HELD] + (amount - old[H_AMOUNT])
+      lease_end = math.max(lease_end, old[H_LEASE_END])
+      set[#set + 1] = sessions[i]
+      set[#set + 1] = cmsgpack.pack({amount, elapsed, lease_end})
+      leases[#leases + 1] = text(lease_end)
+      leases[#leases + 1] = sessions[i]
+    end
+    if not within(record[HELD]) then
+      return nil
+    end
+  end
+  return set, leases
+end
+
 -- The ledger's record of an account takes the place of "unknown", if nothing has happened since it was asked for.
-local function derive(keys, args) -- ARGV goes on: account, offset asked for, timeline, packed record without holds
+-- ARGV goes on: account, offset asked for, timeline, packed record without holds, packed holds that were passed
+local function derive(keys, args)
   local state, refusal = admit_owner(keys, args)
   if not state then
     return refusal
@@ -142,10 +177,16 @@ local function derive(keys, args) -- ARGV goes on: account, offset asked for, ti
   local old = redis.call('HGET', keys[ACCT], args[7])
   old = old and cmsgpack.unpack(old)
   record[HELD] = old and old[HELD] or 0
+  local holds, leases = bring_back(keys, state, record, cmsgpack.unpack(args[11]))
+  if not holds then
+    return {'overflow'}
+  end
   local out = outbox(state.usage_offset, state.log_time)
   retell(keys, out, args[7], record, old and old[FLAGS] or 0)
   mark_torn(keys)
   write('HDEL', keys[DERIVING], args[7])
+  write_all('HSET', keys[SESS], holds)
+  write_all('ZADD', keys[LEASE], leases)
   write_signals(keys, out)
   write('HSET', keys[ACCT], args[7], cmsgpack.pack(record))
   finish(keys, {})
