@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from billing.balance.entries import EntryOp, Malformed
-from billing.balance.keys import session_key
 from billing.balance.records import SAFE, STATUSES, pack
+from billing.usage.live import LiveOp, live
 from billing.usage.ops import Charge, DeadLetter, Hold, Stray, UsageOp
 from schemas.ledger import AccountChanged, AccountOpened, DebitsAcknowledged, EntryPosted, LedgerEntry, ViewCorrected
 
-BalanceOp: TypeAlias = UsageOp | EntryOp
+BalanceOp: TypeAlias = LiveOp | UsageOp | EntryOp
 """What the in-flight consumer asks of the balance store."""
 
-HOLD, CHARGE, PASS = 1, 2, 3
+PASS = 3  # beside HOLD and CHARGE of billing.usage.live: usage of an account that the catalogue does not list
 OPENED, CHANGED, POSTED, ACKNOWLEDGED = 1, 2, 3, 4
 CORRECTED = 5
 
@@ -27,30 +27,31 @@ def pack_usage(ops: Iterable[BalanceOp]) -> bytes:
     """Holds, charges and strays as {accounts, currencies, sessions, flat operations}; dead letters move no money and
     are left out. Raises BadOperation."""
     accounts: dict[str, int] = {}
-    sessions: dict[str, int] = {}
     currencies: list[str] = []
+    sessions: dict[str, int] = {}
     flat: list[int] = []
     for op in ops:
-        if isinstance(op, DeadLetter):
-            continue
-        if not isinstance(op, Charge | Hold | Stray):
-            raise BadOperation(f"{type(op).__name__} is not an operation of usage")
-        index = accounts.setdefault(op.account, len(accounts) + 1)
+        if type(op) is not tuple:
+            if isinstance(op, DeadLetter):
+                continue
+            if isinstance(op, Stray):
+                op = (PASS, op.offset, op.account, "", 0, "", 0, 0)  # noqa: PLW2901 - the same, as the others are
+            elif isinstance(op, Charge | Hold):
+                op = live(op)  # noqa: PLW2901
+            else:
+                raise BadOperation(f"{type(op).__name__} is not an operation of usage")
+        code, offset, account, session, amount, currency, elapsed, lease_end_ms = op
+        index = accounts.setdefault(account, len(accounts) + 1)
         if index > len(currencies):
-            currencies.append("")
-        if isinstance(op, Stray):
-            flat += (PASS, _whole(op.offset), index, 0, 0, 0, 0)
-            continue
-        session = sessions.setdefault(session_key(op.kind, op.account, op.session), len(sessions) + 1)
-        amount = _whole(op.amount_micros)
-        if isinstance(op, Charge):
-            if currencies[index - 1] not in ("", op.currency):
+            currencies.append(currency)
+        elif currency and currencies[index - 1] != currency:
+            if currencies[index - 1]:
                 raise BadOperation("an account is charged in two currencies")
-            currencies[index - 1] = op.currency
-            flat += (CHARGE, _whole(op.offset), index, session, amount, 0, 0)
-        else:
-            lease_end_ms = _whole(op.log_time_ms) + _whole(op.lease_ms)
-            flat += (HOLD, _whole(op.offset), index, session, amount, _whole(op.elapsed), lease_end_ms)
+            currencies[index - 1] = currency
+        number = sessions.setdefault(session, len(sessions) + 1) if session else 0
+        flat += (code, offset, index, number, amount, elapsed, lease_end_ms)
+    if flat and (set(map(type, flat)) != {int} or min(flat) < 0 or max(flat) >= SAFE):
+        raise BadOperation("not all of the batch's numbers are whole numbers from 0 to 2^53")
     return pack((list(accounts), currencies, list(sessions), flat))
 
 
@@ -60,7 +61,7 @@ def pack_entries(ops: Iterable[BalanceOp]) -> bytes:
     timelines: dict[str, None] = {}
     packed: list[tuple[object, ...]] = []
     for op in ops:
-        if isinstance(op, DeadLetter | Hold | Charge | Stray | Malformed):
+        if isinstance(op, tuple | DeadLetter | Hold | Charge | Stray | Malformed):
             raise BadOperation(f"{type(op).__name__} is not an entry")
         index = accounts.setdefault(op.account, len(accounts) + 1)
         timelines[op.timeline] = None
@@ -80,9 +81,9 @@ def _entry(op: LedgerEntry, index: int) -> tuple[object, ...]:
             return (POSTED, index, seq, _signed(op.amount_micros), op.currency)
         case DebitsAcknowledged():
             return (ACKNOWLEDGED, index, seq)
-
         case ViewCorrected():
             return (CORRECTED, index, seq)
+
 
 def _terms(op: AccountOpened | AccountChanged) -> tuple[object, ...]:
     below = False if op.recharge_below_micros is None else _signed(op.recharge_below_micros)

@@ -47,6 +47,7 @@ class Catalogue:
         self.horizon_ms: int | None = None
         self._accounts: dict[str, AccountEntry] = {}
         self._tariffs: dict[str, tuple[Tariff, ...]] = {}  # by plan, the last to take effect first
+        self._only: dict[str, Tariff] = {}  # of plans with one version of their tariff, the first
         self._shared: dict[tuple[int, int, str], tuple[PlanVersion, ...]] = {}
 
     def __len__(self) -> int:
@@ -101,6 +102,12 @@ class Catalogue:
         plan = self.plan_at(account, price_time_ms)
         return None if plan is None else self.tariff_at(plan, price_time_ms)
 
+    def only_tariff(self, account: AccountEntry) -> Tariff | None:
+        """The tariff that prices all of the account's usage, whatever its time; None where neither the plan nor its
+        tariff has only one version (ask `price_plan`)."""
+        plans = account.plans
+        return self._only.get(plans[0].plan) if len(plans) == 1 and plans[0].effective_ms == 0 else None
+
     def _assign(self, message: PlanAssignment) -> None:
         key = (message.effective_ms, message.version, message.plan)
         shared = self._shared.get(key)
@@ -127,7 +134,11 @@ class Catalogue:
             if known and known[0].currency != message.currency:
                 self._clash(f"plan {message.plan}: currencies {known[0].currency} and {message.currency}")
                 return
-            self._tariffs[message.plan] = tuple(sorted((*known, Tariff(message)), key=_order_of_effect, reverse=True))
+            versions = tuple(sorted((*known, Tariff(message)), key=_order_of_effect, reverse=True))
+            self._tariffs[message.plan] = versions
+            self._only.pop(message.plan, None)
+            if len(versions) == 1 and versions[0].effective_ms == 0:
+                self._only[message.plan] = versions[0]
         elif same.content != message:
             self._clash(f"plan {message.plan}: version {message.version} of its tariff has two contents")
 

@@ -27,7 +27,9 @@ def call_price(rate: Rate, duration_seconds: int) -> int:
     """
     if duration_seconds == 0:
         return 0
-    seconds = billed_seconds(duration_seconds, rate.first_increment_seconds, rate.next_increment_seconds)
+    seconds = rate.first_increment_seconds
+    if duration_seconds > seconds:
+        seconds = billed_seconds(duration_seconds, seconds, rate.next_increment_seconds)
     price_micros = rate.connect_fee_micros + div_half_up(rate.rate_micros * seconds, 60)
     at_least_micros = rate.minimum_charge_micros
     return price_micros if price_micros >= at_least_micros else at_least_micros

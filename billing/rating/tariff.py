@@ -14,26 +14,21 @@ class PrefixTable:
     numbers of one destination share an entry. The memo is emptied when full: bounded whatever is dialled.
     """
 
-    __slots__ = ("_lengths", "_longest", "_memo", "_rates")
+    __slots__ = ("_lengths", "_rates", "longest", "memo")
 
     def __init__(self, rates: dict[str, Rate]) -> None:
         self._rates = rates
         self._lengths = sorted({len(prefix) for prefix in rates}, reverse=True)
-        self._longest = self._lengths[0]
-        self._memo: dict[str, Rate | None] = {}
+        self.longest = self._lengths[0]
+        self.memo: dict[str, Rate | None] = {}
 
-    def find(self, destination: str) -> Rate | None:
-        head = destination[: self._longest]
-        try:
-            return self._memo[head]
-        except KeyError:
-            return self._search(head)
-
-    def _search(self, head: str) -> Rate | None:
+    def search(self, destination: str) -> Rate | None:
+        """The rate of the longest prefix of `destination`, remembered."""
+        head = destination[: self.longest]
         found = next((r for n in self._lengths if (r := self._rates.get(head[:n])) is not None), None)
-        if len(self._memo) >= _MEMO_LIMIT:
-            self._memo.clear()
-        self._memo[head] = found
+        if len(self.memo) >= _MEMO_LIMIT:
+            self.memo.clear()
+        self.memo[head] = found
         return found
 
 
@@ -58,7 +53,12 @@ class Tariff:
     def match(self, kind: TariffKind, direction: RateDirection, destination: str) -> Rate | None:
         """The rate of the longest prefix of `destination` (an event's `to`) for calls and messages."""
         table = self._tables.get((kind, direction))
-        return None if table is None else table.find(destination)
+        if table is None:
+            return None
+        try:
+            return table.memo[destination[: table.longest]]
+        except KeyError:
+            return table.search(destination)
 
     def item(self, sku: str) -> Rate | None:
         """The rate of exactly this sku."""

@@ -6,26 +6,40 @@ reasons make a record a dead letter, the first in DeadLetterReason's order is gi
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TypeAlias
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
 from billing.rating.catalogue import Catalogue
+from billing.rating.tariff import Tariff
 from billing.stream.record import Record
 from billing.usage.decode import Undecodable, decode
 from billing.usage.ops import DeadLetter, Stray, UsageOp
 from billing.usage.partitioner import home_partition
 from billing.usage.priced import price_event
-from schemas.common import millis
+from schemas.common import EPOCH, millis, moment
 from schemas.reasons import DeadLetterReason
-from schemas.usage import CallCompletedEvent, CallProgressedEvent, MessageCompletedEvent, Tick, UsageEvent
+from schemas.usage import (
+    CallCompletedEvent,
+    CallProgressedEvent,
+    CallStartedEvent,
+    ItemCompletedEvent,
+    MessageAcceptedEvent,
+    MessageCompletedEvent,
+    Tick,
+    UsageEvent,
+)
 
 FUTURE_MS = 5 * 60_000
 """A time may be later than the record's append time by at most this."""
 
 TOO_OLD_MS = 90 * 86_400_000
 """A time may be earlier than the record's append time by at most this."""
+
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+_END = datetime.max.replace(tzinfo=UTC)
 
 
 class NeedsHorizon(msgspec.Struct, frozen=True, gc=False):
@@ -34,19 +48,41 @@ class NeedsHorizon(msgspec.Struct, frozen=True, gc=False):
     horizon_ms: int
 
 
-Verdict: TypeAlias = UsageOp | NeedsHorizon | None
-"""None: the record means nothing (a tick)."""
+Op_co = TypeVar("Op_co", covariant=True)
+
+Pricer: TypeAlias = Callable[[Record, UsageEvent, Tariff, datetime], "Op_co | DeadLetter"]
+"""What an event asks for by its tariff; the moment is that of its price."""
 
 
-class Classifier:
-    """Verdicts against one catalogue, for topics of `partitions` partitions."""
+# When the price was fixed, where the event says so.
+_PRICE_TIMES: dict[type, Callable[[Any], datetime | None]] = {
+    CallStartedEvent: lambda event: None,
+    CallProgressedEvent: lambda event: event.data.answered_at,
+    CallCompletedEvent: lambda event: event.data.answered_at,
+    MessageAcceptedEvent: lambda event: None,
+    MessageCompletedEvent: lambda event: event.data.accepted_at,
+    ItemCompletedEvent: lambda event: None,
+}
 
-    def __init__(self, catalogue: Catalogue, partitions: int) -> None:
+
+class VerdictOf(Generic[Op_co]):
+    """Verdicts against one catalogue, for topics of `partitions` partitions; `price` makes their operations.
+
+    Times are compared as they came, with bounds made once for all records of one append time, not as milliseconds:
+    the conversion would cost more than the comparison.
+    """
+
+    def __init__(self, catalogue: Catalogue, partitions: int, price: Pricer[Op_co]) -> None:
         self._catalogue = catalogue
         self._partitions = partitions
+        self._price = price
+        self._log_ms: int | None = None
+        self._oldest = self._newest = EPOCH  # _oldest <= a time that is accepted < _newest
+        self._horizon_ms: int | None = None
+        self._horizon = _BEGINNING  # a price of this time, or later, has to wait
 
-    def classify(self, record: Record) -> Verdict:
-        """The verdict on `record`. Never raises, whatever the bytes."""
+    def classify(self, record: Record) -> Op_co | DeadLetter | Stray | NeedsHorizon | None:
+        """The verdict on `record`; None: it means nothing (a tick). Never raises, whatever the bytes."""
         event = decode(record)
         if isinstance(event, Undecodable):
             return DeadLetter(record, event.reason, event.detail)
@@ -55,18 +91,19 @@ class Classifier:
         account = event.subject
         if record.key != account.encode():
             return DeadLetter(record, DeadLetterReason.KEY_MISMATCH, "the key is not the subject")
-        log_ms = record.timestamp
-        time_ms = price_ms = millis(event.time)
-        price_moment = _price_moment(event)
-        if price_moment is not None:
-            price_ms = millis(price_moment)
-        if time_ms > log_ms + FUTURE_MS or price_ms > log_ms + FUTURE_MS:
+        if record.timestamp != self._log_ms:
+            self._set_bounds(record.timestamp)
+        time = event.time
+        price_time = _PRICE_TIMES[type(event)](event) or time
+        if time >= self._newest or price_time >= self._newest:
             return DeadLetter(record, DeadLetterReason.TIME_IN_FUTURE, "more than five minutes after the record")
-        if time_ms < log_ms - TOO_OLD_MS or price_ms < log_ms - TOO_OLD_MS:
+        if time < self._oldest or price_time < self._oldest:
             return DeadLetter(record, DeadLetterReason.TIME_TOO_OLD, "more than 90 days before the record")
-        return self._for_account(record, event, account, price_ms)
+        return self._for_account(record, event, account, price_time)
 
-    def _for_account(self, record: Record, event: UsageEvent, account: str, price_ms: int) -> Verdict:
+    def _for_account(
+        self, record: Record, event: UsageEvent, account: str, price_time: datetime
+    ) -> Op_co | DeadLetter | Stray | NeedsHorizon:
         catalogue = self._catalogue
         entry = catalogue.account(account)
         if entry is None:
@@ -75,27 +112,44 @@ class Classifier:
             return DeadLetter(record, DeadLetterReason.WRONG_PARTITION, f"home is {entry.home_partition}")
         if record.offset < entry.usage_position:
             return DeadLetter(record, DeadLetterReason.UNKNOWN_ACCOUNT, f"opened at {entry.usage_position}")
-        horizon_ms = catalogue.horizon_ms
-        if horizon_ms is None or price_ms > horizon_ms:
-            return NeedsHorizon(price_ms)
-        tariff = catalogue.price_plan(entry, price_ms)
+        if catalogue.horizon_ms != self._horizon_ms:
+            self._set_horizon(catalogue.horizon_ms)
+        if price_time >= self._horizon:
+            return NeedsHorizon(millis(price_time))
+        tariff = catalogue.only_tariff(entry) or catalogue.price_plan(entry, millis(price_time))
         if tariff is None:
             return DeadLetter(record, DeadLetterReason.NO_PRICE, "the account's plan has no tariff")
-        return price_event(record, event, tariff, price_ms)
+        return self._price(record, event, tariff, price_time)
 
-    def _unlisted(self, record: Record, account: str) -> Verdict:
+    def _set_bounds(self, log_ms: int) -> None:
+        self._oldest = _moment(log_ms - TOO_OLD_MS)
+        self._newest = _moment(log_ms + FUTURE_MS + 1)
+        self._log_ms = log_ms
+
+    def _set_horizon(self, horizon_ms: int | None) -> None:
+        self._horizon = _BEGINNING if horizon_ms is None else _moment(horizon_ms + 1)
+        self._horizon_ms = horizon_ms
+
+    def _unlisted(self, record: Record, account: str) -> DeadLetter | Stray:
         home = home_partition(account, self._partitions)
         if record.partition != home:
             return DeadLetter(record, DeadLetterReason.WRONG_PARTITION, f"home is {home}")
         return Stray(record, account, record.offset)
 
 
-def _price_moment(event: UsageEvent) -> datetime | None:
-    """When the price was fixed, where the event says so; else its `time` counts."""
-    match event:
-        case CallCompletedEvent() | CallProgressedEvent():
-            return event.data.answered_at
-        case MessageCompletedEvent():
-            return event.data.accepted_at
-        case _:
-            return None
+Verdict: TypeAlias = UsageOp | NeedsHorizon | None
+
+
+class Classifier(VerdictOf[UsageOp]):
+    """The verdict with everything that the ledger keeps."""
+
+    def __init__(self, catalogue: Catalogue, partitions: int) -> None:
+        super().__init__(catalogue, partitions, price_event)
+
+
+def _moment(time_ms: int) -> datetime:
+    """The datetime of `time_ms`, or the nearest one that there is."""
+    try:
+        return moment(time_ms)
+    except OverflowError:
+        return _BEGINNING if time_ms < 0 else _END

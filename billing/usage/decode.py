@@ -37,7 +37,7 @@ _SHALLOW = 2 * MAX_NESTING  # so many bytes cannot be deeper: each level is open
 
 _STRUCTURED = b"application/cloudevents"
 _BATCH = b"application/cloudevents-batch"
-_USUAL = frozenset((CONTENT_TYPE, b"application/cloudevents+json"))
+_USUAL_HEADERS = tuple(("content-type", value) for value in (CONTENT_TYPE, b"application/cloudevents+json"))
 _ATTRIBUTES = ("specversion", "id", "source", "type", "subject", "time")
 _TICK_TYPE = "billing.tick.v1"
 _TICK_NEEDS = ("id", "source", "type")  # a tick is about no account, and its time would mean nothing
@@ -89,12 +89,13 @@ _is_item = re.compile(rf"{_ID} {_ID} {_ID}").fullmatch
 
 def decode(record: Record) -> Event | Undecodable:
     """The event in `record`, or the first reason why there is none. Never raises."""
+    headers = record.headers
+    if len(headers) == 1 and headers[0] in _USUAL_HEADERS:
+        return _decode_structured(record.value)
     content_type: bytes | None = None
-    for name, value in record.headers:
+    for name, value in headers:
         if name == "content-type" or name.lower() == "content-type":
             content_type = value
-    if content_type in _USUAL:
-        return _decode_structured(record.value)
     if content_type is None or content_type[: len(_STRUCTURED)].lower() != _STRUCTURED:
         return _decode_binary(record)
     if content_type[: len(_BATCH)].lower() == _BATCH:

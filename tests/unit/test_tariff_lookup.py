@@ -56,8 +56,8 @@ def test_the_memo_shares_numbers_of_one_destination_and_stays_bounded(monkeypatc
     monkeypatch.setattr(module, "_MEMO_LIMIT", 10)
     table = PrefixTable({f"+{rate.match}": rate for rate in build.rates() if rate.kind == "call"})
     for number in range(1000):
-        assert table.find(f"+1202555{number:04d}") is not None
-    assert len(table._memo) == 1
+        assert table.search(f"+1202555{number:04d}") is not None
+    assert len(table.memo) == 1
     for prefix in range(1000, 2000):
-        table.find(f"+{prefix}5550123")
-        assert len(table._memo) <= 10
+        table.search(f"+{prefix}5550123")
+        assert len(table.memo) <= 10
