@@ -1,4 +1,4 @@
-"""`billing ledger`, `billing usage`, `billing dlq`: what the ledger has."""
+"""`billing ledger`, `billing usage`: what the ledger has."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-import msgspec
 
 from billing.cli.answers import explain_refusal
 from billing.cli.common import json_option, ledger, print_fields, print_json, print_rows, refuse, run
 from billing.ledger import accounts as books
 from billing.ledger import verify as verification
-from billing.ledger.dead_letters import dead_letters
 from billing.ledger.terms import NoSuchAccount
 from billing.ledger.usage import usage_of
 from billing.money import format_micros
 from billing.settings import Settings
-from schemas.reasons import DeadLetterReason
 
 
 @click.group("ledger")
@@ -107,28 +104,3 @@ def _brief(row: dict[str, Any]) -> dict[str, Any]:
         "amount": format_micros(row["amount_micros"], row["currency"]),
         "offset": f"{row['partition']}/{row['log_offset']}",
     }
-
-
-@click.group()
-def dlq() -> None:
-    """Dead letters: records that no money moved for, with their bytes and reason."""
-
-
-@dlq.command("list")
-@click.option("--reason", type=click.Choice([reason.value for reason in DeadLetterReason]))
-@click.option("--table", is_flag=True, help="A table without the bytes, instead of JSON.")
-@json_option
-def list_(reason: str | None, table: bool, as_json: bool) -> None:
-    """Every dead letter as a JSON array, in log order (with and without --json)."""
-
-    async def work() -> list[dict[str, Any]]:
-        wanted = None if reason is None else DeadLetterReason(reason)
-        async with ledger(Settings.from_env()) as pool:
-            return [msgspec.to_builtins(row) async for row in dead_letters(pool, reason=wanted)]
-
-    rows = run(work())
-    if not table:
-        print_json(rows)
-        return
-    brief = [{name: row[name] for name in ("topic", "partition", "offset", "reason", "detail")} for row in rows]
-    print_rows(brief, as_json=False, empty="no dead letters")

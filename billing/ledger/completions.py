@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from billing.usage.ops import Charge, DeadLetter, Hold, Stray, UsageOp
+from billing.usage.subject import subject_of
 
 SessionKey: TypeAlias = tuple[str, str, str]
 """(account, kind, session): the identity of a session, whatever the event ids say."""
@@ -138,7 +139,7 @@ def dead_letter_row(topic: str, letter: DeadLetter) -> tuple[Any, ...]:
     return (
         *(topic, record.partition, record.offset, record.timestamp),
         *(letter.reason.value, text(letter.detail), record.key, record.value),
-        msgspec.json.encode([(name, value) for name, value in record.headers]),
+        *(msgspec.json.encode([(name, value) for name, value in record.headers]), subject_of(record)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Dead letters and findings, as they are shown."""
+"""Findings, as they are shown."""
 
 from __future__ import annotations
 
@@ -7,50 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from billing.ledger.database import Pool, fetch
 from billing.ledger.queries import query
-from schemas.deadletter import DeadLetterRow, base64_text, header_rows
-from schemas.reasons import DeadLetterReason
 
 PAGE_SIZE = 500
-_headers = msgspec.json.Decoder(list[tuple[str, bytes | None]])
-
-
-async def dead_letters(
-    pool: Pool, *, reason: DeadLetterReason | None = None, page_size: int = PAGE_SIZE
-) -> AsyncIterator[DeadLetterRow]:
-    """Every dead letter by topic (logical name), partition and offset, read page by page."""
-    after: tuple[str, int, int] = ("", -1, -1)
-    while True:
-        rows = await fetch(pool, query("reads.dead_letters"), *after, page_size, reason and reason.value)
-        for row in rows:
-            yield _row(row)
-        if len(rows) < page_size:
-            return
-        last = rows[-1]
-        after = (last["topic"], last["partition"], last["log_offset"])
-
-
-async def dead_letter_counts(pool: Pool) -> dict[str, int]:
-    """Dead letters per reason."""
-    return {row["reason"]: row["records"] for row in await fetch(pool, query("reads.dead_letter_counts"))}
-
-
-def _row(row: asyncpg.Record) -> DeadLetterRow:
-    return DeadLetterRow(
-        topic=row["topic"],
-        partition=row["partition"],
-        offset=row["log_offset"],
-        timestamp_ms=row["log_time_ms"],
-        reason=DeadLetterReason(row["reason"]),
-        detail=row["detail"],
-        key_base64=base64_text(row["key"]),
-        value_base64=base64_text(row["value"]),
-        headers=header_rows(_headers.decode(row["headers"])),
-    )
 
 
 @dataclass(frozen=True, slots=True)

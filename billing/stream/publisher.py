@@ -29,7 +29,7 @@ class Outgoing(NamedTuple):
     """One record to publish; without `partition` the key decides (murmur2, as Java does)."""
 
     topic: str
-    value: bytes
+    value: bytes | None
     key: bytes | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
     partition: int | None = None

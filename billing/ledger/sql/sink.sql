@@ -112,9 +112,9 @@ select c.account_id, c.kind, c.session_id, c.log_offset,
 
 -- name: add_dead_letter
 -- Store one record that no money moves for, with its bytes: $1 topic, $2 partition, $3 offset, $4 log time in ms,
--- $5 reason, $6 detail, $7 key, $8 value, $9 headers.
-insert into dead_letters (topic, partition, log_offset, log_time_ms, reason, detail, key, value, headers)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+-- $5 reason, $6 detail, $7 key, $8 value, $9 headers, $10 the account that it is about.
+insert into dead_letters (topic, partition, log_offset, log_time_ms, reason, detail, key, value, headers, account_id)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     on conflict do nothing;
 
 -- name: add_finding

@@ -17,7 +17,8 @@ from ledger_support import (
     stray,
 )
 
-from billing.ledger.dead_letters import dead_letters, findings
+from billing.deadletters.letters import letters
+from billing.ledger.dead_letters import findings
 from billing.ledger.entries import Posting, settlement_postings
 from billing.ledger.opening import open_account
 from billing.ledger.snapshots import positions
@@ -114,7 +115,7 @@ async def test_s21_r9_poison_is_kept_with_its_bytes_and_the_partition_moves_on(l
     batch = make_batch(await ledger.claim(), 0, [dead_letter(0, value=b"\x00\xff{"), charge(1, one, "a")])
     assert await ledger.sink.apply(batch) == Applied(2)
     assert isinstance(await ledger.sink.apply(batch), Behind)
-    (letter,) = [letter async for letter in dead_letters(ledger.pool)]
+    (letter,) = [letter.row() async for letter in letters(ledger.pool)]
     assert (letter.topic, letter.partition, letter.offset) == ("usage.events", 0, 0)
     assert letter.reason == DeadLetterReason.NOT_JSON
     assert (letter.key_base64, letter.value_base64) == ("aw==", "AP97")
@@ -141,8 +142,8 @@ async def test_s46_usage_of_an_account_that_the_ledger_does_not_have_is_a_dead_l
     assert opened.usage_position == end == 2
     await ledger.open(*names(3, 1, "away"))
     end = await ledger.settle(owner, end, [stray(2, names(3, 1, "away")[0])])
-    letters = {letter.offset: letter.reason async for letter in dead_letters(ledger.pool)}
-    assert letters == {0: "unknown_account", 1: "unknown_account", 2: "wrong_partition"}
+    found = {letter.place.offset: letter.reason async for letter in letters(ledger.pool)}
+    assert found == {0: "unknown_account", 1: "unknown_account", 2: "wrong_partition"}
 
 
 async def test_s46_usage_of_an_account_that_the_catalogue_does_not_show_yet_waits_for_it(ledger: Ledger) -> None:
@@ -187,7 +188,7 @@ async def test_s46_in_a_race_each_record_is_refused_below_the_opening_and_awaite
             assert answer == Applied(end + 1)
             end += 1
     opened = {answer.account: answer.usage_position for task in opening for answer in await task}
-    refused = [letter async for letter in dead_letters(ledger.pool)]
+    refused = [letter.row() async for letter in letters(ledger.pool)]
     assert all(offset >= opened[account] for account, offset in awaited.items())
     by_offset = {offset: account for offset, account in enumerate(accounts * 3)}
     assert all(letter.offset < opened[by_offset[letter.offset]] for letter in refused)

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from recharge_support import Books
 
+from billing.deadletters.letters import letters
 from billing.ledger.accounts import set_account
-from billing.ledger.dead_letters import dead_letters
 from billing.ledger.terms import Changed, Changes
 from billing.recharge.due_sink import EXHAUSTED, LOW, RESTORED, Asked, DueSink, SignalInterpreter, SignalOp
 from billing.settings import Settings
@@ -108,7 +108,7 @@ async def test_r9_strange_records_are_dead_letters_with_their_bytes(books: Books
     sink = DueSink(books.pool, settings)
     owner = await claimed(sink)
     assert await sink.apply(batch(owner, [raw(0, b"\x00nonsense"), signal(1, "nobody")])) == Applied(2)
-    stored = [row async for row in dead_letters(books.pool)]
+    stored = [letter.row() async for letter in letters(books.pool)]
     assert [(row.topic, row.offset, row.reason.value) for row in stored] == [
         (TOPIC, 0, "not_json"),
         (TOPIC, 1, "unknown_account"),
