@@ -90,9 +90,9 @@ class EntryWork:
             record.recharge_below = entry.recharge_below_micros
         elif isinstance(entry, DebitsAcknowledged):
             record.excluded = 0
-        record.ledger_seq = entry.ledger_seq
         elif isinstance(entry, ViewCorrected):
             return self._lose(entry.account, "correcting", entry.ledger_seq)
+        record.ledger_seq = entry.ledger_seq
         self.changed_accounts[entry.account] = record
 
     def _lose(self, account: str, reason: str, seen: int) -> None:

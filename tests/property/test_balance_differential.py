@@ -210,9 +210,6 @@ class Sequence:
     ) -> None:
         snapshots = {
             account: AccountSnapshot(
-            elif what == "corrected":
-                why = {"finding": "1", "delta_micros": amount, "author": "ada", "reason": "drift"}
-                made.append(ViewCorrected(account=account, ledger_seq=seq, timeline="t1", **why))
                 timeline=timeline,
                 currency="USD",
                 credit_micros=30_000_000,
