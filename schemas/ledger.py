@@ -148,9 +148,9 @@ def entry_event(entry: LedgerEntry, time_ms: int) -> LedgerEvent:
             return EntryPostedEvent(id=id_, subject=entry.account, time=time, data=entry)
         case DebitsAcknowledged():
             return DebitsAcknowledgedEvent(id=id_, subject=entry.account, time=time, data=entry)
-
         case ViewCorrected():
             return ViewCorrectedEvent(id=id_, subject=entry.account, time=time, data=entry)
+
 
 def encode_entry(entry: LedgerEntry, time_ms: int) -> bytes:
     """The record value of `entry`. Give the record CLOUDEVENTS_HEADERS and the account as its key."""

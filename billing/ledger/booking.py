@@ -21,8 +21,8 @@ _TYPES: dict[type, str] = {
     AccountChanged: "ledger.account.changed.v1",
     EntryPosted: "ledger.entry.posted.v1",
     DebitsAcknowledged: "ledger.debits.acknowledged.v1",
-}
     ViewCorrected: "ledger.view.corrected.v1",
+}
 
 
 @dataclass(frozen=True, slots=True)
