@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlsplit
 
+from billing.balance.address import BadAddress, parse_address
+
 
 class SettingError(ValueError):
     """One line naming the setting and what is wrong with it."""
@@ -67,7 +69,7 @@ class Settings:
         """Read and check every setting; raises SettingError naming the first that is missing or malformed."""
         return Settings(
             kafka_bootstrap=_bootstrap(environ),
-            redis_url=_url(environ, "BILLING_REDIS_URL", ("redis", "rediss", "unix")),
+            redis_url=_store(environ),
             postgres_dsn=_url(environ, "BILLING_POSTGRES_DSN", ("postgresql", "postgres")),
             namespace=_namespace(environ),
             partitions=_integer(environ, "BILLING_PARTITIONS", 8, 1, 1024),
@@ -93,13 +95,20 @@ def _bootstrap(environ: Mapping[str, str]) -> str:
     return value
 
 
+def _store(environ: Mapping[str, str]) -> str:
+    value = _required(environ, "BILLING_REDIS_URL")
+    try:
+        parse_address(value)
+    except BadAddress as error:
+        raise SettingError(f"BILLING_REDIS_URL must {error}") from None
+    return value
+
+
 def _url(environ: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> str:
     value = _required(environ, name)
     try:
         parts = urlsplit(value)
         well_formed = parts.scheme in schemes and bool(parts.netloc or parts.path) and (parts.port or 1) > 0
-        if parts.scheme in ("redis", "rediss"):  # the client would take another path for database 0
-            well_formed = well_formed and re.fullmatch(r"(/\d{0,5})?", parts.path) is not None
     except ValueError:
         well_formed = False
     if not well_formed:  # the value may carry a password, so it is not repeated

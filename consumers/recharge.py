@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from redis.asyncio import Redis
-
 from billing.balance.calls import Functions
-from billing.balance.client import open_client
+from billing.balance.client import Client, open_client
 from billing.balance.keys import KeySpace
 from billing.balance.proof import Durability
 from billing.guard.watch import guarding
@@ -87,9 +85,9 @@ async def _run(process: Process, pool: Pool, reader: LogReader, worker: Worker) 
         await worker.finish()
 
 
-def _discover(settings: Settings) -> Redis:
-    """A new client, for a proof's second look (S49)."""
-    return open_client(settings.redis_url, timeout_s=DISCOVERY_TIMEOUT_S, max_connections=1)
+def _discover(settings: Settings) -> Client:
+    """A new client, for a proof's second look: of Sentinel and Cluster a majority must name the primary (S49)."""
+    return open_client(settings.redis_url, timeout_s=DISCOVERY_TIMEOUT_S, max_connections=1, majority=True)
 
 
 def main() -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeAlias
 from uuid import uuid4
 
 from billing.balance.calls import Functions, Trouble
+from billing.balance.client import primaries
 from billing.balance.keys import session_key
 from billing.balance.library import source
 from billing.balance.records import AccountRecord, HoldRecord
@@ -68,8 +69,14 @@ Session: TypeAlias = tuple[SessionKind, str, str]
 async def load_functions(functions: Functions) -> ReadOnly | Unavailable | Uninitialised | None:
     """Load or replace the function library (on every primary of a cluster)."""
     text = source(functions.library, functions.version)
-    answer = await functions.run(functions.client.function_load(text, replace=True))
-    return answer if isinstance(answer, ReadOnly | Unavailable | Uninitialised) else None
+    nodes = await functions.run(primaries(functions.client))
+    if isinstance(nodes, ReadOnly | Unavailable | Uninitialised):
+        return nodes
+    for name, node in nodes.items():
+        answer = await functions.run(node.function_load(text, replace=True))
+        if isinstance(answer, ReadOnly | Unavailable | Uninitialised):
+            return replace(answer, reason=f"{name}: {answer.reason}") if name else answer
+    return None
 
 
 async def initialise(
@@ -87,9 +94,8 @@ async def initialise(
 async def begin_rebuild(functions: Functions, partition: int, incarnation: int) -> Rebuild | NotNew | Trouble:
     """Fence the partition's owner; every balance is Unknown(rebuilding) from here on. `incarnation` was minted in the
     ledger and is above every one used here. What an unfinished rebuild left is removed."""
-    meta = await functions.run(
-        functions.client.hmget(functions.keys.meta(partition), ["incarnation", "building"])
-    )
+    key = functions.keys.meta(partition)
+    meta = await functions.at(key, lambda node: node.hmget(key, ["incarnation", "building"]))
     if isinstance(meta, ReadOnly | Unavailable | Uninitialised):
         return meta
     replaces, abandoned = ((value or b"").decode() for value in meta)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, cast
 
+from redis.asyncio import Redis
+
 from billing.balance.client import TIMEOUT_S, Client
+from billing.balance.cluster import Cluster
 from billing.balance.errors import CALL_ERRORS, answer_for
 from billing.balance.keys import KeySpace
 from billing.balance.library import FUNCTION_VERSION, LIBRARY
@@ -34,10 +37,12 @@ class Functions:
         self.library = library
         self.version = version
         self._timeout_s = timeout_s
+        self._cluster = client if isinstance(client, Cluster) else None
 
     async def incarnation(self, partition: int) -> str | ReadOnly | Unavailable | Uninitialised:
         """The incarnation in force, "" where there is none."""
-        value = await self.run(self.client.hget(self.keys.meta(partition), "incarnation"))
+        meta = self.keys.meta(partition)
+        value = await self.at(meta, lambda node: node.hget(meta, "incarnation"))
         return value.decode() if isinstance(value, bytes) else value or ""
 
     async def call(
@@ -48,13 +53,25 @@ class Functions:
         A call that is cancelled or times out leaves its connection closed, not in the pool (S39).
         """
         head: tuple[Argument, ...] = (self.version, self.keys.partitions, self.keys.generation_ms, incarnation)
-        command = self.client.fcall_ro if read_only else self.client.fcall
         given = cast(Any, (*keys, *head, *args))
-        reply = await self.run(command(f"{self.library}_{name}", len(keys), *given))
+
+        def command(node: Redis) -> Awaitable[Any]:
+            function = node.fcall_ro if read_only else node.fcall
+            return function(f"{self.library}_{name}", len(keys), *given)
+
+        reply = await self.at(keys[0], command)
         return _refusal(reply) if isinstance(reply, list) else reply
 
+    async def at(
+        self, key: str, command: Callable[[Redis], Any]
+    ) -> Any | ReadOnly | Unavailable | Uninitialised:
+        """What `command` answers on the server that has `key`; an error becomes its answer."""
+        if self._cluster is not None:
+            return await self.run(self._cluster.run(key, command))
+        return await self.run(command(cast(Redis, self.client)))
+
     async def run(self, command: Any) -> Any | ReadOnly | Unavailable | Uninitialised:
-        """Await one command of the client; an error becomes its answer."""
+        """Await one command of a client, within the deadline; an error becomes its answer."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await cast(Awaitable[Any], command)

@@ -17,6 +17,7 @@ from typing import Any, cast
 from redis.asyncio import Redis
 
 from billing.balance.calls import Functions
+from billing.balance.client import Client, node_of
 from billing.balance.conditions import level_micros
 from billing.balance.errors import CALL_ERRORS, answer_for
 from billing.balance.proof_answers import (
@@ -67,27 +68,26 @@ async def prove(
     marker: str,
     *,
     expected: Expected,
-    discover: Callable[[], Redis],
+    discover: Callable[[], Client],
     durability: Durability = NO_WAIT,
     deadline_s: float = DEADLINE_S,
 ) -> ProofAnswer:
     """Prove that the store behind `functions` takes writes and that `account`'s balance there is the one in force.
 
     `marker` names the intent; a later proof of the account overwrites it. `discover` makes a new client that finds the
-    primary anew (for Sentinel: asks the sentinels) and is closed here. `functions.client` must be a plain client; of a
-    cluster, the one of the partition's node. Raises nothing for a store that refuses or is away.
+    primary anew (asks sentinels, cluster nodes) and is closed here. Raises nothing for a store that refuses or is away.
     """
-    assert isinstance(functions.client, Redis)
+    meta = functions.keys.meta(partition)
     call = _Call(functions, partition, account, marker, expected)
     try:
         async with asyncio.timeout(deadline_s):
-            written = await call.write(functions.client, durability)
+            written = await call.write(await node_of(functions.client, meta), durability)
             if not isinstance(written, tuple):
                 return written
             first, acknowledged = written
             fresh = discover()
             try:
-                second = await call.read(fresh)
+                second = await call.read(await node_of(fresh, meta))
             finally:
                 await fresh.aclose()
             if not isinstance(second, _Seen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from operator import methodcaller
 
 from billing.balance.balances import (
     BalanceAnswer,
@@ -103,8 +104,8 @@ class BalanceReader:
         key = self._functions.keys.data(partition, answer[0])[2]
         cursor, holds = 0, {}
         while True:
-            command = self._functions.client.hscan(key, cursor, match=f"?/{account}/*", count=1000)
-            page = await self._functions.run(command)
+            scan = methodcaller("hscan", key, cursor, match=f"?/{account}/*", count=1000)
+            page = await self._functions.at(key, scan)
             if isinstance(page, ReadOnly | Unavailable | Uninitialised):
                 return _why(page)
             cursor = int(page[0])

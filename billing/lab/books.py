@@ -6,17 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import asyncpg
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
+from billing.balance.client import Client, node_of, open_client
 from billing.balance.keys import DATA_KEYS, KeySpace, split_session_key
 from billing.balance.records import AccountRecord, HoldRecord, UnknownRecord
 from billing.lab.expected import SessionKey
 from billing.settings import Settings
 
 READ_TIMEOUT_SECONDS = 60.0
+Name = TypeVar("Name")
+
 USAGE_TOPIC = "usage.events"  # positions and dead letters name topics without the namespace
 
 
@@ -54,21 +58,16 @@ class Ledger:
 class Books:
     """Connections to both stores; see `open_books`."""
 
-    def __init__(self, settings: Settings, redis: Redis, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    def __init__(self, settings: Settings, store: Client, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._partitions = settings.partitions
         self._keys = KeySpace(settings.key_prefix, settings.partitions)
-        self._redis = redis
+        self._store = store
         self.pool = pool
 
     async def inflight_positions(self) -> dict[int, int]:
         """Partition to the next offset of usage that Redis will take; 0 before the first."""
-        data = await self._data_keys()
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for keys in data.values():
-                pipe.hget(keys["pos"], "usage_offset")
-            async with asyncio.timeout(READ_TIMEOUT_SECONDS):
-                found = await pipe.execute()
-        offsets = dict(zip(data, found, strict=True))
+        asked = {partition: (keys["pos"], "usage_offset") for partition, keys in (await self._data_keys()).items()}
+        offsets = await self._fields(asked)
         return {partition: int(offsets.get(partition) or 0) for partition in range(self._partitions)}
 
     async def postflight_positions(self) -> dict[int, int]:
@@ -79,13 +78,8 @@ class Books:
     async def accounts(self, home: Mapping[str, int]) -> dict[str, AccountRecord]:
         """The given accounts (with their home partitions) as Redis has them; those that it has not are missing."""
         data = await self._data_keys()
-        asked = [account for account, partition in home.items() if partition in data]
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for account in asked:
-                pipe.hget(data[home[account]]["acct"], account)
-            async with asyncio.timeout(READ_TIMEOUT_SECONDS):
-                found = await pipe.execute()
-        return {a: AccountRecord.unpack(packed) for a, packed in zip(asked, found, strict=True) if packed}
+        asked = {name: (data[partition]["acct"], name) for name, partition in home.items() if partition in data}
+        return {a: AccountRecord.unpack(packed) for a, packed in (await self._fields(asked)).items() if packed}
 
     async def read_store(self) -> Store:
         """All of Redis; consistent only while nothing is being applied."""
@@ -122,18 +116,29 @@ class Books:
         )
 
     async def _hash(self, key: str) -> dict[bytes, bytes]:
-        return cast("dict[bytes, bytes]", await self._redis.hgetall(key))  # decode_responses is off
+        node = await node_of(self._store, key)
+        return cast("dict[bytes, bytes]", await node.hgetall(key))  # decode_responses is off
+
+    async def _fields(self, asked: Mapping[Name, tuple[str, str]]) -> dict[Name, bytes | None]:
+        """Fields of hashes, by the caller's names for them: one round trip for each server."""
+        pipes: dict[Redis, tuple[Pipeline, list[Name]]] = {}
+        for name, (key, field) in asked.items():
+            node = await node_of(self._store, key)
+            pipe, names = pipes.setdefault(node, (node.pipeline(transaction=False), []))
+            pipe.hget(key, field)
+            names.append(name)
+        found: dict[Name, bytes | None] = {}
+        async with asyncio.timeout(READ_TIMEOUT_SECONDS):
+            for pipe, names in pipes.values():
+                found.update(zip(names, await pipe.execute(), strict=True))
+        return found
 
     async def _data_keys(self) -> dict[int, dict[str, str]]:
         """Partition to its data keys by their short names, for the partitions that Redis has."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for partition in range(self._partitions):
-                pipe.hget(self._keys.meta(partition), "incarnation")
-            async with asyncio.timeout(READ_TIMEOUT_SECONDS):
-                found = await pipe.execute()
+        found = await self._fields({p: (self._keys.meta(p), "incarnation") for p in range(self._partitions)})
         return {
             partition: dict(zip(DATA_KEYS, self._keys.data(partition, number.decode()), strict=True))
-            for partition, number in enumerate(found)
+            for partition, number in sorted(found.items())
             if number is not None
         }
 
@@ -141,11 +146,11 @@ class Books:
 @asynccontextmanager
 async def open_books(settings: Settings) -> AsyncIterator[Books]:
     """Both stores, closed afterwards."""
-    redis = Redis.from_url(settings.redis_url, socket_timeout=READ_TIMEOUT_SECONDS, socket_connect_timeout=10)
+    store = open_client(settings.redis_url, timeout_s=READ_TIMEOUT_SECONDS)
     try:
         async with asyncpg.create_pool(
             settings.postgres_dsn, min_size=0, max_size=2, timeout=10, command_timeout=READ_TIMEOUT_SECONDS
         ) as pool:
-            yield Books(settings, redis, pool)
+            yield Books(settings, store, pool)
     finally:
-        await redis.aclose()
+        await store.aclose()

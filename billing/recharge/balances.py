@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from redis.asyncio import Redis
-
 from billing.balance.balances import Known, NoSuchAccount, Unknown
 from billing.balance.calls import Functions
+from billing.balance.client import Client
 from billing.balance.proof import Durability, Expected, ProofRefused, ProofUnavailable, Proved, prove
 from billing.guard.verdict import GuardVerdict
 from billing.ledger.incarnations import Identity
@@ -63,7 +62,7 @@ class Balances:
         topics: Topics,
         *,
         guard: Verdicts,
-        discover: Callable[[], Redis],
+        discover: Callable[[], Client],
         clock: Clock,
         durability: Durability,
     ) -> None:

@@ -72,7 +72,7 @@ class Filling:
     async def _written(self, partition: int, accounts: Sequence[str]) -> dict[str, AccountRecord]:
         """Records that `accounts` wrote before."""
         key = self._functions.keys.data(partition, str(self._incarnation))[1]
-        packed = await _insist(lambda: self._functions.run(self._functions.client.hmget(key, list(accounts))))
+        packed = await _insist(lambda: self._functions.at(key, lambda node: node.hmget(key, list(accounts))))
         if not isinstance(packed, list) or None in packed:
             raise Refusal(f"partition {partition} lost accounts while it was filled: run it again")
         return {account: AccountRecord.unpack(raw) for account, raw in zip(accounts, packed, strict=True)}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import cast
 
 import asyncpg
 
 from billing.balance.admin import load_functions
 from billing.balance.calls import Functions
-from billing.balance.client import UnsupportedServer, check_server
+from billing.balance.client import UnsupportedServer, check_server, primaries
 from billing.balance.errors import CALL_ERRORS
 from billing.ledger.database import Pool
 from billing.ledger.incarnations import Identity
@@ -80,12 +81,13 @@ async def _check_store(functions: Functions) -> None:
     """The right kind of server, which has our functions; they are loaded where it has none (it was wiped)."""
     try:
         await check_server(functions.client)
-        there = await functions.client.function_list(library=functions.library)
+        nodes = (await primaries(functions.client)).values()
+        there = [bool(await node.function_list(library=functions.library)) for node in nodes]
     except UnsupportedServer as error:
         raise Refusal(str(error)) from error
     except CALL_ERRORS as error:
         raise Refusal(f"the balance store does not answer: {type(error).__name__}") from error
-    if not there:
+    if not all(there):
         trouble = await load_functions(functions)
         if trouble is not None:
             raise Refusal(f"the functions cannot be loaded into the balance store: {trouble.reason}")
@@ -95,9 +97,8 @@ async def _newest_incarnation(functions: Functions, partitions: int) -> int:
     """A store that was restored from elsewhere may have numbers that this ledger has not minted yet."""
     newest = 0
     for partition in range(partitions):
-        values = await functions.run(
-            functions.client.hmget(functions.keys.meta(partition), ["incarnation", "building"])
-        )
+        key = functions.keys.meta(partition)
+        values = await functions.at(key, methodcaller("hmget", key, ["incarnation", "building"]))
         if isinstance(values, ReadOnly | Unavailable | Uninitialised):
             raise Refusal(f"the balance store does not answer: {values.reason}")
         for value in cast("list[bytes | None]", values):
