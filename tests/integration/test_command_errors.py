@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
+from command_runner import billing
 from redis.asyncio import Redis
 
 from billing import operations
 from billing.settings import Settings
-
-
-async def billing(settings: Settings, *words: str, **environ: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the command."""
-    ours = {
-        "BILLING_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-        "BILLING_REDIS_URL": settings.redis_url,
-        "BILLING_POSTGRES_DSN": settings.postgres_dsn,
-        "BILLING_NAMESPACE": settings.namespace,
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-c", "from billing.cli import main; main()", *words),
-        env={**os.environ, **ours, **environ},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
 
 
 @pytest.mark.parametrize("words", [("migrate",), ("publish",)])

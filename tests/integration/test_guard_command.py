@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from command_runner import billing
 from guard_harness import DETECTED_S, Factory, until_refused
 from redis.asyncio import Redis
 
@@ -33,24 +31,8 @@ async def deployment(settings: Settings, private_valkey: Factory) -> tuple[Setti
 
 
 async def guard(settings: Settings, *arguments: str, **environ: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the command."""
-    ours = {
-        "BILLING_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-        "BILLING_REDIS_URL": settings.redis_url,
-        "BILLING_POSTGRES_DSN": settings.postgres_dsn,
-        "BILLING_NAMESPACE": settings.namespace,
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-c", "from billing.cli import main; main()", "guard", *arguments),
-        env={**os.environ, **ours, **environ},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(20):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    """Exit code, stdout and stderr of `billing guard`."""
+    return await billing(settings, "guard", *arguments, **environ)
 
 
 async def test_s08_s44_the_command_says_what_it_found_and_what_to_do(deployment: tuple[Settings, ValkeyServer]) -> None:
