@@ -23,6 +23,7 @@ from schemas.catalogue import (
 )
 
 HEARTBEAT_S = 5.0
+LOCKED_MS = 5_000  # the longest that a relay that says nothing may hold the versions' lock
 MAX_VERSIONS = 500
 MAX_BYTES = 8 * 2**20
 
@@ -80,6 +81,7 @@ class CataloguePublisher:
 
     async def _take_as_of(self) -> _AsOf:
         async with transaction(self._pool) as connection:
+            await connection.execute(query("relay.brief"), str(LOCKED_MS))
             await connection.execute(query("relay.lock_versions"), LOCK_SPACE, Lock.CATALOGUE_VERSION)
             row = await connection.fetchrow(query("relay.take_as_of"))
         if row is None:

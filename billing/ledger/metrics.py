@@ -27,3 +27,14 @@ relay_partitions = Gauge("billing_relay_partitions", "Partitions owned by this r
 relay_heartbeat_ms = Gauge("billing_relay_heartbeat_as_of_ms", "as_of of the last heartbeat acknowledged")
 # PostgreSQL or Kafka away; the relay backs off and goes on
 relay_failures = Counter("billing_relay_failures_total", "Rounds that failed", ["step"])
+
+# --- measured by the one relay that owns the catalogue, every 15 s; absent in all others -----------------
+
+# rows that the ledger has committed and Kafka has not acknowledged, each kind counted up to 100,000
+outbox_waiting = Gauge("billing_outbox_waiting", "Rows that wait to be published", ["kind"])
+outbox_oldest_s = Gauge("billing_outbox_oldest_seconds", "Age of the oldest of them", ["kind"])
+# that nothing has come of: not taken in since, not given up
+dead_letters_open = Gauge("billing_dead_letters_unresolved", "Dead letters to decide about", ["reason"])
+dead_letters_oldest_s = Gauge("billing_dead_letters_oldest_seconds", "Age of the oldest of them", ["reason"])
+# 1: the ledger forgot entries that it had published (S28); nothing is published, nobody is charged
+suspected = Gauge("billing_ledger_suspected", "Whether the ledger is believed to be an earlier state of itself")

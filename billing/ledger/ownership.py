@@ -1,7 +1,9 @@
 """Which relay publishes what: session-level advisory locks on a connection that does nothing else.
 
-The locks die with the connection, on the server's side too. A relay whose connection has died may overlap with its
-successor for a moment: that repeats entries and heartbeats, and readers ignore repeats.
+The locks die with the connection, on the server's side too, and the server ends a connection that has asked nothing for
+SILENT_S: a relay that is stopped, or cut off without a word, keeps its partitions no longer than that. A relay whose
+connection has died may overlap with its successor for a moment: that repeats entries and heartbeats, and readers ignore
+repeats.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from billing.ledger.locks import LOCK_SPACE, Lock
 from billing.ledger.queries import query
 
 QUERY_TIMEOUT_S = 10.0
+SILENT_S = 15  # of its owner, who asks every second, or after the 5 s that a partition may take to be given up
 
 
 class Ownership:
@@ -35,6 +38,7 @@ class Ownership:
         connection = await connect(dsn, command_timeout_s=QUERY_TIMEOUT_S, application_name="billing-relay-locks")
         ownership = Ownership(connection, partitions)
         try:
+            await connection.execute(query("relay.not_silent"), str(SILENT_S * 1000))
             connection.add_termination_listener(lambda _connection: ownership.lost.set())
             await connection.add_listener("billing_outbox", lambda *_notice: ownership.woken.set())
             await connection.fetchval(query("relay.join_relays"), LOCK_SPACE, Lock.RELAY_MEMBER)

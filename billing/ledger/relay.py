@@ -10,6 +10,7 @@ import structlog
 from billing.ledger import metrics
 from billing.ledger.catalogue import HEARTBEAT_S, CataloguePublisher
 from billing.ledger.database import Pool
+from billing.ledger.measures import Measures, forget_measures
 from billing.ledger.outbox import Publisher, publish_entries
 from billing.ledger.ownership import Ownership
 from billing.ledger.trouble import describe
@@ -21,7 +22,8 @@ log = structlog.get_logger(__name__)
 POLL_S = 1.0  # should a notification be lost
 BATCH = 1000
 DRAIN_S = 5.0
-CATALOGUE = -1  # the lane that is not a partition's
+CATALOGUE = -1  # lanes that are not a partition's; who owns the catalogue measures too
+MEASURES = -2
 
 
 class Relay:
@@ -46,7 +48,7 @@ class Relay:
     @property
     def owned(self) -> frozenset[int]:
         """The partitions that this relay publishes now."""
-        return frozenset(lane for lane in self._lanes if lane != CATALOGUE)
+        return frozenset(lane for lane in self._lanes if lane >= 0)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; what is being published then is finished (at most DRAIN_S)."""
@@ -91,6 +93,7 @@ class Relay:
             topic = self._settings.topics.tariffs
             publisher = CataloguePublisher(self._pool, self._publisher, topic, heartbeat_s=self._heartbeat_s)
             self._lanes[CATALOGUE] = _Lane("catalogue", publisher.step, min(self._poll_s, self._heartbeat_s / 2))
+            self._lanes[MEASURES] = _Lane("measures", Measures(self._pool).step, self._poll_s)
 
     def _entries_step(self, partition: int) -> Callable[[], Awaitable[int]]:
         async def step() -> int:
@@ -112,6 +115,7 @@ class Relay:
     async def _stop_lanes(self, *, drain_s: float) -> None:
         lanes, self._lanes = list(self._lanes.values()), {}
         await asyncio.gather(*(lane.stop(drain_s) for lane in lanes))
+        forget_measures()
 
 
 class _Lane:

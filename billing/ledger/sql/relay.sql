@@ -26,6 +26,10 @@ select id, key, type, data, time_ms
 -- Kafka has acknowledged these catalogue rows ($1).
 delete from catalogue_outbox where id = any($1::bigint[]);
 
+-- name: brief
+-- A relay that is stopped while it holds the versions' lock would hold up every opening of an account: $1 ms at most.
+select set_config('idle_in_transaction_session_timeout', $1, true);
+
 -- name: lock_versions
 -- Wait until no transaction with a later version is committing ($1 lock space, $2 lock); held until the commit.
 select pg_advisory_xact_lock($1::integer, $2::integer);
@@ -40,6 +44,19 @@ returning as_of_ms, (select timeline from ledger_meta) as timeline,
 -- name: any_version_up_to
 -- Whether a catalogue row up to id $1 still waits to be published.
 select exists (select from catalogue_outbox where id <= $1);
+
+-- name: not_silent
+-- Should this session's client say nothing for $1 ms, let it go, with its locks.
+select set_config('idle_session_timeout', $1, false);
+
+-- name: waiting
+-- What waits to be published: outbox rows and catalogue rows, each counted up to $1, and how old the oldest is (s).
+select (select count(*) from (select from outbox limit $1) as some) as entries,
+       (select count(*) from (select from catalogue_outbox limit $1) as some) as versions,
+       (select coalesce(extract(epoch from clock_timestamp() - created_at), 0)::float8
+          from outbox order by id limit 1) as entries_age_s,
+       (select coalesce(extract(epoch from clock_timestamp() - created_at), 0)::float8
+          from catalogue_outbox order by id limit 1) as versions_age_s;
 
 -- name: join_relays
 -- Be counted among the relays ($1 lock space, $2 lock) as long as this session lives.
