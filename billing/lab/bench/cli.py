@@ -3,32 +3,108 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import uvloop
 
 from billing.cli.quiet import quiet
 
+if TYPE_CHECKING:
+    from billing.lab.bench.figures import Report
+    from billing.lab.bench.servers import Servers
+
+ACCOUNTS, EVENTS, SECONDS = 1_000_000, 1_000_000, 10.0
+QUICK_ACCOUNTS, QUICK_EVENTS, QUICK_SECONDS = 2_000, 40_000, 2.0
+
+accounts_option = click.option(
+    "--accounts", type=click.IntRange(8, 20_000_000), help=f"Accounts to load.  [default: {ACCOUNTS}]"
+)
+events_option = click.option(
+    "--events", type=click.IntRange(8_000, 100_000_000), help=f"Events in each arm of a run.  [default: {EVENTS}]"
+)
+runs_option = click.option(
+    "--runs", type=click.IntRange(1, 99), default=1, show_default=True, help="Medians are given of so many runs."
+)
+quick_option = click.option("--quick", is_flag=True, help="Small counts, to see that it works; no figures to quote.")
+json_option = click.option(
+    "--json", "json_file", metavar="PATH", help="Write the figures as JSON to this file; - prints them instead."
+)
+markdown_option = click.option("--markdown", is_flag=True, help="Print the table as Markdown, for the documentation.")
+
 
 @click.group()
 def bench() -> None:
-    """Measure the consumers on servers of their own: figures, and what they are to be compared with."""
+    """Measure the consumers, on servers of their own: figures, and what they are to be compared with."""
 
 
 @bench.command()
-@click.option("--accounts", type=click.IntRange(8, 20_000_000), default=1_000_000, show_default=True)
-@click.option("--events", type=click.IntRange(800, 100_000_000), default=1_000_000, show_default=True)
-@click.option("--runs", type=click.IntRange(1, 100), default=1, show_default=True)
-def inflight(*, accounts: int, events: int, runs: int) -> int:
-    """Drain a full topic into Redis with one consumer process."""
+@accounts_option
+@events_option
+@runs_option
+@quick_option
+@json_option
+@markdown_option
+def inflight(
+    *, accounts: int | None, events: int | None, runs: int, quick: bool, json_file: str | None, markdown: bool
+) -> int:
+    """Drain a full usage.events into Redis/Valkey with one consumer process.
+
+    Compared with the same function fed from memory, with draining alone, with a naive consumer, and with all traffic
+    on one account per partition; then publish → applied latency in an open loop at half of the rate.
+    """
     from billing.lab.bench.inflight import Options, run_inflight  # noqa: PLC0415 - the servers' clients load slowly
+
+    options = Options(
+        accounts=accounts or (QUICK_ACCOUNTS if quick else ACCOUNTS),
+        events=events or (QUICK_EVENTS if quick else EVENTS),
+        runs=runs,
+        laps=1 if quick else 2,
+        naive_events=2_000 if quick else 20_000,
+        latency_seconds=QUICK_SECONDS if quick else SECONDS,
+    )
+    return _run(lambda servers, say: run_inflight(options, servers, say), json_file, markdown=markdown)
+
+
+def _run(
+    work: Callable[[Servers, Callable[[str], None]], Coroutine[Any, Any, Report]],
+    json_file: str | None,
+    *,
+    markdown: bool,
+) -> int:
+    """Start servers, work, print. What is going on is said on stderr; the figures are on stdout."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from billing.lab.bench.running import ArmFailed  # noqa: PLC0415
     from billing.lab.bench.servers import own_servers  # noqa: PLC0415
+    from billing.lab.prepare import NotPrepared  # noqa: PLC0415
+    from billing.lab.waiting import WaitedTooLong  # noqa: PLC0415
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
 
     quiet()
-    with own_servers(click.echo) as servers, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        for pace in runner.run(run_inflight(Options(accounts, events, runs), servers, click.echo)):
-            click.echo(
-                f"{pace.per_second:,.0f} events/s over {pace.seconds:.1f} s; CPU us/event: "
-                + ", ".join(f"{name} {micros:.2f}" for name, micros in pace.cpu_micros.items())
-            )
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        with own_servers(say) as servers, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            report = runner.run(work(servers, say))
+    except (ArmFailed, NotPrepared, WaitedTooLong) as error:
+        raise click.ClickException(str(error)) from None
+    document = json.dumps(report.as_json(), indent=2, ensure_ascii=False)
+    if json_file == "-":
+        click.echo(document)
+        return 0
+    if json_file:
+        Path(json_file).write_text(document + "\n", encoding="utf-8")
+    if markdown:
+        click.echo(report.markdown(), nl=False)
+    else:
+        console = Console()
+        console.width = max(console.width, 110)  # lines that wrap are hard to read in a log
+        console.print(report.table())
+        click.echo("\n".join(f"{name}: {value}" for name, value in report.conditions.items()))
     return 0

@@ -15,9 +15,16 @@ STALL_SECONDS = 120.0
 Cpu = Mapping[str, Callable[[], float]]
 
 
-async def watch(count: Callable[[], Awaitable[float]], end: float, cpu: Cpu, check: Callable[[], None]) -> Series:
-    """Look every 100 ms until `count` reaches `end`. `check` raises when a process has ended. Raises WaitedTooLong when
-    nothing moves for two minutes."""
+async def watch(
+    count: Callable[[], Awaitable[float]],
+    end: float,
+    cpu: Cpu,
+    check: Callable[[], None],
+    *,
+    look_seconds: float = LOOK_SECONDS,
+) -> Series:
+    """Look every `look_seconds` until `count` reaches `end`. `check` raises when a process has ended. Raises
+    WaitedTooLong when nothing moves for two minutes."""
     series, moved_at, best = Series(), time.monotonic(), -1.0
     while True:
         at, now = time.monotonic(), await count()
@@ -29,4 +36,4 @@ async def watch(count: Callable[[], Awaitable[float]], end: float, cpu: Cpu, che
         elif at - moved_at > STALL_SECONDS:
             raise WaitedTooLong(f"a drain stands still at {now:,.0f} of {end:,.0f}")
         check()
-        await asyncio.sleep(max(0.0, LOOK_SECONDS - (time.monotonic() - at)))
+        await asyncio.sleep(max(0.0, look_seconds - (time.monotonic() - at)))

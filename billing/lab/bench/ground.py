@@ -47,21 +47,25 @@ class Ground:
 
     async def positions(self) -> list[int]:
         """Usage offsets that the balance store will take next, by partition."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for key in self.keys:
-                pipe.hget(key, "usage_offset")
-            return [int(offset) for offset in await pipe.execute()]
+        return await self._offsets("usage_offset")
+
+    async def entries_positions(self) -> list[int]:
+        """The same of ledger.entries."""
+        return await self._offsets("entries_offset")
 
     async def usage_applied(self) -> int:
         """Records of usage that the balance store has taken, all partitions."""
         return sum(await self.positions())
 
     async def entries_applied(self) -> int:
-        """Records of ledger.entries that the balance store has taken, all partitions."""
+        """The same of ledger.entries."""
+        return sum(await self.entries_positions())
+
+    async def _offsets(self, field: str) -> list[int]:
         async with self.redis.pipeline(transaction=False) as pipe:
             for key in self.keys:
-                pipe.hget(key, "entries_offset")
-            return sum(int(offset) for offset in await pipe.execute())
+                pipe.hget(key, field)
+            return [int(offset) for offset in await pipe.execute()]
 
     async def heartbeat(self) -> None:
         """As the relay sends it: before each arm, for ten minutes."""

@@ -3,90 +3,175 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter as Tally
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from billing.lab.bench.cpu import own_seconds
-from billing.lab.bench.drain import watch
+from billing.lab.bench import scrape
+from billing.lab.bench.arms.task import Task
+from billing.lab.bench.figures import Report, Values
 from billing.lab.bench.fill import producer
-from billing.lab.bench.ground import Ground, prepare, publish_catalogue, publish_openings
+from billing.lab.bench.ground import Ground, prepare
+from billing.lab.bench.inflight_figures import FIGURES, values_of
+from billing.lab.bench.loading import Loaded, load
+from billing.lab.bench.machine import conditions
+from billing.lab.bench.openloop import Outcome, publish_and_see
 from billing.lab.bench.people import People
+from billing.lab.bench.rawlook import raw_positions
+from billing.lab.bench.running import all_running, arm, consumer, counted, watched
 from billing.lab.bench.series import Pace
 from billing.lab.bench.servers import Servers
-from billing.lab.supervise import Consumer, ConsumerFailed
+from billing.lab.waiting import until
 
 Say = Callable[[str], None]
+
+LOOK_SECONDS = 0.002
+SKIP_SECONDS = 1.0  # of the open loop: connections and code warm up
+TAILS = ("p99", "p99.9", "p100")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`events` in each drain; `runs` of everything, of which medians are given."""
+    """`events` in each drained arm of a run, in `laps` drains: forwards through the arms and backwards again, so that a
+    machine that gets slower favours none. `naive_events` for the naive consumer, a fifth with a commit each."""
 
     accounts: int
     events: int
     runs: int = 1
+    laps: int = 2
+    naive_events: int = 20_000
+    latency_seconds: float = 10.0
 
 
-async def run_inflight(options: Options, servers: Servers, say: Say) -> list[Pace]:
-    """All arms, `runs` times."""
-    paces = []
+async def run_inflight(options: Options, servers: Servers, say: Say) -> Report:
+    """Everything, `runs` times on the same servers. Raises ArmFailed, NotPrepared, WaitedTooLong."""
+    runs: list[Values] = []
     async with AsyncExitStack() as cleanup:
         redis = Redis.from_url(servers.settings.redis_url)
         cleanup.push_async_callback(redis.aclose)
         made = await cleanup.enter_async_context(producer(servers.settings.kafka_bootstrap))
         people = People(options.accounts, servers.settings.partitions)
         ground = await prepare(servers, people, made, redis)
-        await load(ground, say)
-        for _ in range(options.runs):
-            paces.append(await drain_kafka(ground, options.events, say))
-    return paces
+        loaded = await load(ground, say)
+        for number in range(1, options.runs + 1):
+            say(f"run {number} of {options.runs}")
+            runs.append(await Run(ground, options, say).all(loaded))
+        sizes = {"accounts": f"{options.accounts:,}", "events per arm and run": f"{options.events:,}"}
+        sizes |= await conditions(servers, redis)
+        return Report("In-flight: usage.events into Redis", FIGURES, runs, sizes)
 
 
-async def load(ground: Ground, say: Say) -> None:
-    """Every account into the catalogue and, through the consumer, into Redis."""
-    begin = time.monotonic()
-    await publish_catalogue(ground)
-    count = await publish_openings(ground)
-    say(f"{count:,} accounts published in {time.monotonic() - begin:.1f} s")
-    begin = time.monotonic()
-    consumer = start(ground, "load")
-    try:
-        series = await watch(ground.entries_applied, count, {}, lambda: check(consumer))
-    finally:
-        await consumer.stop()
-    say(f"opened in Redis in {series.looks[-1].at - begin:.1f} s")
+class Run:
+    """One run: every arm, and the figures that come of them."""
 
+    def __init__(self, ground: Ground, options: Options, say: Say) -> None:
+        self._ground = ground
+        self._options = options
+        self._say = say
+        self._uniform: Task | None = None  # what the uniform arm drained last
+        self._paces: dict[str, list[Pace]] = {}
+        self._calls: list[dict[str, float]] = []
+        self._applies: Tally[float] = Tally()
+        self._first_seconds: list[float] = []
 
-async def drain_kafka(ground: Ground, events: int, say: Say, *, hot: bool = False) -> Pace:
-    """The consumer as operators run it."""
-    before = sum(await ground.positions())
-    begin = time.monotonic()
-    count = await ground.fill(events, hot=hot)
-    say(f"{count:,} events filled in {time.monotonic() - begin:.1f} s")
-    consumer = start(ground, "drain")
-    cpu = {"consumer": lambda: own_seconds(consumer.pid), **ground.servers.cpu}
-    begin = time.monotonic()
-    try:
-        series = await watch(ground.usage_applied, before + count, cpu, lambda: check(consumer))
-    finally:
-        await consumer.stop()
-    first = next(look.at for look in series.looks if look.total > before)
-    pace = series.pace(before, before + count)
-    say(f"drained: first record after {first - begin:.1f} s, {pace.per_second:,.0f} events/s")
-    return pace
+    async def all(self, loaded: Loaded) -> Values:
+        arms: list[tuple[str, Callable[[int], Awaitable[Pace]]]] = [
+            ("uniform", self._drain),
+            ("memory", lambda events: self._fed("memory", events)),
+            ("hot", lambda events: self._drain(events, hot=True)),
+            ("decode", self._decode),
+            ("packed", lambda events: self._fed("packed", events)),
+        ]
+        for lap in range(self._options.laps):
+            for name, work in arms if lap % 2 == 0 else arms[::-1]:
+                pace = await work(self._options.events // self._options.laps)
+                self._say(f"  {name}: {pace.per_second:,.0f} events/s")
+                self._paces.setdefault(name, []).append(pace)
+        paces = {name: Pace.joined(each) for name, each in self._paces.items()}
+        paces["naive"] = await self._naive(self._options.naive_events, commit_each=False)
+        paces["naive_commit"] = await self._naive(self._options.naive_events // 5, commit_each=True)
+        outcome = await self._open_loop(paces["uniform"].per_second / 2)
+        values = values_of(paces, self._call_micros(), scrape.client_millis(self._applies), outcome, loaded)
+        return {**values, "first_seconds": sum(self._first_seconds) / len(self._first_seconds)}
 
+    async def _drain(self, events: int, *, hot: bool = False) -> Pace:
+        """The consumer as operators run it, on a topic that was filled before."""
+        task, count = await self._filled(events, hot=hot)
+        ground, began, before = self._ground, time.monotonic(), sum(task.begin)
+        await ground.redis.config_resetstat()
+        async with consumer(ground.servers, "inflight") as process:
+            series = await watched(ground.servers, process, ground.usage_applied, before + count)
+            if not hot:
+                self._uniform = task
+                self._first_seconds.append(next(look.at for look in series.looks if look.total > before) - began)
+                number, micros = await scrape.calls(ground.redis)
+                self._calls.append(
+                    await scrape.call_micros(ground.redis) | {"records": count / number, "micros": micros / count}
+                )
+                await process.health()  # which finds the port
+                self._applies.update(await scrape.apply_seconds(process.port, ground.settings.topics.usage))
+        return series.pace(before, before + count)
 
-def start(ground: Ground, name: str, kind: str = "inflight") -> Consumer:
-    """A consumer process, as operators run it."""
-    consumer = Consumer(f"{kind}-{name}", kind, ground.settings, ground.servers.folder)
-    consumer.start()
-    return consumer
+    async def _fed(self, name: str, events: int) -> Pace:
+        """An arm that reads its records into memory first and moves the store's positions."""
+        task, count = await self._filled(events)
+        async with arm(self._ground.servers, name, task) as process:
+            before = sum(task.begin)
+            series = await watched(self._ground.servers, process, self._ground.usage_applied, before + count)
+        return series.pace(before, before + count)
 
+    async def _decode(self, _: int) -> Pace:
+        """The records that the uniform arm drained, without the store."""
+        assert self._uniform is not None  # the first lap begins with it
+        return await counted(
+            self._ground.servers, "decode", self._uniform, sum(self._uniform.end) - sum(self._uniform.begin)
+        )
 
-def check(consumer: Consumer) -> None:
-    """Raises ConsumerFailed when it has ended."""
-    if not consumer.running:
-        raise ConsumerFailed(f"{consumer.name} ended with exit code {consumer.exit_code}{consumer.last_words()}")
+    async def _naive(self, events: int, *, commit_each: bool) -> Pace:
+        assert self._uniform is not None
+        await self._ground.heartbeat()
+        task = Task(self._uniform.begin, self._uniform.end, self._uniform.entries, "", commit_each)
+        pace = await counted(self._ground.servers, "naive", task, events)
+        self._say(f"  naive{', a commit each' if commit_each else ''}: {pace.per_second:,.0f} events/s")
+        return pace
+
+    async def _open_loop(self, per_second: float) -> Outcome:
+        ground, seconds = self._ground, self._options.latency_seconds + SKIP_SECONDS
+        mixes = ground.mixes(round(per_second * seconds))
+        lines = [list(mix.take(round(per_second * seconds / len(mixes)))) for mix in mixes]
+        await ground.heartbeat()
+        async with (
+            consumer(ground.servers, "inflight") as process,
+            raw_positions(ground.settings.redis_url, ground.keys) as positions,
+        ):
+            await process.ready()
+            await until(lambda: all_running(process, ground.settings.partitions), "every partition to be consumed")
+            outcome = await publish_and_see(
+                *(ground.producer, ground.settings.topics.usage, lines, positions.look),
+                per_second=per_second,
+                look_every_seconds=LOOK_SECONDS,
+                skip_seconds=SKIP_SECONDS,
+            )
+        self._say(f"  open loop at {per_second:,.0f} events/s: {len(outcome.seconds):,} latencies")
+        return outcome
+
+    async def _filled(self, events: int, *, hot: bool = False) -> tuple[Task, int]:
+        """Write records; which they are, and how many."""
+        begin = await self._ground.positions()
+        count = await self._ground.fill(events, hot=hot)
+        each = count // len(begin)
+        entries = await self._ground.entries_positions()
+        return Task(begin, [offset + each for offset in begin], entries, ""), count
+
+    def _call_micros(self) -> dict[str, float]:
+        """Of the uniform drains: the mean of their medians, the worst of their tails."""
+        names = self._calls[0].keys()
+        return {
+            name: max(each[name] for each in self._calls)
+            if name in TAILS
+            else sum(each[name] for each in self._calls) / len(self._calls)
+            for name in names
+        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,6 +25,14 @@ class Pace(NamedTuple):
     seconds: float
     records: int
     cpu_micros: Mapping[str, float]
+
+    @staticmethod
+    def joined(paces: Sequence[Pace]) -> Pace:
+        """Several drains of the same kind as one."""
+        records, seconds = sum(p.records for p in paces), sum(p.seconds for p in paces)
+        names = paces[0].cpu_micros
+        cpu = {name: sum(p.cpu_micros[name] * p.records for p in paces) / records for name in names}
+        return Pace(records / seconds, seconds, records, cpu)
 
     @property
     def cores(self) -> dict[str, float]:

@@ -1,0 +1,39 @@
+"""Run one arm. It ends when it is killed, or with a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from billing.lab.bench.arms import decode, memory, naive, packed
+from billing.lab.bench.arms.making import parts
+from billing.lab.bench.arms.task import Task
+from billing.lab.bench.counter import Counter
+from billing.observe.logs import configure
+from billing.settings import Settings
+
+
+async def main(name: str, task: Task) -> None:
+    """`name` is one of memory, packed, decode, naive."""
+    async with parts(Settings.from_env()) as made:
+        match name:
+            case "memory":
+                await memory.run(made, task)
+            case "packed":
+                await packed.run(made, task)
+            case "decode":
+                await decode.run(made, task, Counter(Path(task.counter)))
+            case "naive":
+                await naive.run(made, task, Counter(Path(task.counter)))
+            case _:
+                raise ValueError(name)
+
+
+if __name__ == "__main__":
+    configure("bench")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(sys.argv[1], msgspec.json.decode(sys.argv[2], type=Task)))

@@ -1,0 +1,154 @@
+"""Publishing at a fixed rate whatever happens, and seeing when each record was applied.
+
+Open loop: the schedule says when each record is meant to be sent, and goes on when Kafka or the consumer is slow. A
+latency runs from that moment, so a stall is felt by every record that it held up (no coordinated omission). It ends
+with the first look that sees the store's position behind the record, so it is up to one look too long, never too short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer
+
+from billing.lab.bench.mix import Line
+from billing.lab.bench.stats import Burst, Sighting, latencies
+from billing.lab.waiting import until
+from schemas.common import CLOUDEVENTS_HEADERS
+
+TICK_SECONDS = 0.005
+"""What has come due is sent so often, as a producer with `linger.ms` 5 does."""
+
+PATIENCE_SECONDS = 60.0
+
+Look = Callable[[], Awaitable[Sequence[int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`seconds` from intended sending to applied, sorted; `look_seconds` the mean time between looks; `late_seconds`
+    how far a tick was behind its schedule at most."""
+
+    seconds: list[float]
+    look_seconds: float
+    late_seconds: float
+
+
+async def publish_and_see(
+    producer: AIOKafkaProducer,
+    topic: str,
+    lines: Sequence[Sequence[Line]],
+    look: Look,
+    *,
+    per_second: float,
+    look_every_seconds: float,
+    skip_seconds: float,
+) -> Outcome:
+    """Send the lines of each partition, in turns, `per_second` in all; the first `skip_seconds` are not counted."""
+    sender = _Sender(producer, topic, lines, per_second)
+    watching = _Watcher(look, look_every_seconds)
+    task = asyncio.create_task(watching.run())
+    try:
+        await sender.run()
+        ends = await sender.acknowledged()
+        await until(
+            lambda: watching.passed(ends) or task.done(), "everything to be applied", timeout_seconds=PATIENCE_SECONDS
+        )
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()
+    found: list[float] = []
+    for partition, bursts in enumerate(sender.bursts):
+        counted = [burst for burst in bursts if burst.intended[0] >= sender.began + skip_seconds]
+        found += latencies(counted, watching.sightings(partition))
+    looks = watching.looks
+    return Outcome(sorted(found), (looks[-1][0] - looks[0][0]) / max(1, len(looks) - 1), sender.late_seconds)
+
+
+class _Sender:
+    """`bursts` by partition, known once they are acknowledged."""
+
+    def __init__(
+        self, producer: AIOKafkaProducer, topic: str, lines: Sequence[Sequence[Line]], per_second: float
+    ) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._lines = lines
+        self._gap = len(lines) / per_second  # between two records of one partition
+        self._headers = list(CLOUDEVENTS_HEADERS)
+        self._sent: list[list[tuple[asyncio.Future[object], int, int]]] = [[] for _ in lines]
+        self.bursts: list[list[Burst]] = [[] for _ in lines]
+        self.began = 0.0
+        self.late_seconds = 0.0
+
+    def _due(self, partition: int, number: int) -> float:
+        """When a record is meant to be sent; partitions take turns."""
+        return self.began + (number + partition / len(self._lines)) * self._gap
+
+    async def run(self) -> None:
+        self.began = time.monotonic()
+        sent = [0] * len(self._lines)
+        tick = self.began
+        while any(count < len(lines) for count, lines in zip(sent, self._lines, strict=True)):
+            tick += TICK_SECONDS
+            now = time.monotonic()
+            if tick > now:
+                await asyncio.sleep(tick - now)
+            now = time.monotonic()
+            self.late_seconds = max(self.late_seconds, now - tick)
+            for partition in range(len(sent)):
+                sent[partition] = await self._send_due(partition, sent[partition], now)
+
+    async def _send_due(self, partition: int, first: int, now: float) -> int:
+        lines, at = self._lines[partition], first
+        while at < len(lines) and self._due(partition, at) <= now:
+            batch, begin = self._producer.create_batch(), at
+            while at < len(lines) and self._due(partition, at) <= now:
+                line = lines[at]
+                if batch.append(timestamp=None, key=line.key, value=line.value, headers=self._headers) is None:
+                    break
+                at += 1
+            future = await self._producer.send_batch(batch, self._topic, partition=partition)
+            self._sent[partition].append((future, begin, at))
+        return at
+
+    async def acknowledged(self) -> list[int]:
+        """Until all are; answers where each partition ends."""
+        ends = []
+        for partition, sent in enumerate(self._sent):
+            end = 0
+            for future, begin, after in sent:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    offset = (await future).offset  # type: ignore[attr-defined]  # aiokafka is untyped
+                intended = [self._due(partition, number) for number in range(begin, after)]
+                self.bursts[partition].append(Burst(offset, intended))
+                end = offset + after - begin
+            ends.append(end)
+        return ends
+
+
+class _Watcher:
+    """Looks at all positions again and again."""
+
+    def __init__(self, look: Look, every_seconds: float) -> None:
+        self._look = look
+        self._every_seconds = every_seconds
+        self.looks: list[tuple[float, Sequence[int]]] = []
+
+    async def run(self) -> None:
+        while True:
+            begin = time.monotonic()
+            positions = await self._look()
+            self.looks.append((time.monotonic(), positions))  # seen when the answer is here
+            await asyncio.sleep(max(0.0, begin + self._every_seconds - time.monotonic()))
+
+    def passed(self, ends: Sequence[int]) -> bool:
+        return bool(self.looks) and all(p >= end for p, end in zip(self.looks[-1][1], ends, strict=True))
+
+    def sightings(self, partition: int) -> list[Sighting]:
+        return [Sighting(at, positions[partition]) for at, positions in self.looks]
