@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar, cast
 
 import structlog
@@ -127,15 +127,21 @@ class RedisSink:
             _count_usage(reply, batch.ops)
         return Applied(batch.to_offset)
 
-    async def tend(self, owner: Owner, partition: int, *, at_end: bool) -> TendAnswer:
+    async def tend(
+        self, owner: Owner, partition: int, *, at_end: bool, positions: Mapping[str, Position] | None = None
+    ) -> TendAnswer:
         """Expire leases (only `at_end`) in short calls, then derive unknown accounts."""
+        topics = (self._topics.usage, self._topics.entries)
+        expected = ["", ""] if positions is None else [positions[topic].offset for topic in topics]
         for _ in range(CALLS_PER_TEND):
             reply = await self._call(
-                "tend", owner, partition, int(at_end), EXPIRIES_PER_CALL, UNKNOWN_PER_TEND
+                "tend", owner, partition, int(at_end), EXPIRIES_PER_CALL, UNKNOWN_PER_TEND, *expected
             )
             if not isinstance(reply, list):
                 return _counted("tend", reply)
-            open_holds, log_time_ms, expired, unknown, backlog = reply[1], int(reply[2]), *reply[3:]
+            open_holds, log_time_ms, expired, unknown, backlog = reply[1], int(reply[2]), *reply[3:6]
+            offsets, prints = map(int, reply[6::2]), map(bytes.decode, reply[7::2])
+            stands = dict(zip(topics, map(Position, offsets, prints), strict=True))
             metrics.EXPIRED.inc(len(expired))
             metrics.OPEN_HOLDS.labels(str(partition)).set(open_holds)
             if len(expired) < EXPIRIES_PER_CALL:
@@ -147,7 +153,7 @@ class RedisSink:
             trouble = await self._deriver.derive(owner, partition, incarnation, log_time_ms, _unknown(unknown))
             if trouble is not None:
                 return _counted("tend", trouble)
-        return _counted("tend", Tended(open_holds > 0))
+        return _counted("tend", Tended(open_holds > 0, stands))
 
     async def halt(self, owner: Owner, partition: int, reason: str) -> None:
         """Mark the partition halted: later claims answer Halted, its balances read as Unknown(halted)."""

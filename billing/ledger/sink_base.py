@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Generic, TypeVar
 
 import asyncpg
@@ -118,7 +118,9 @@ class LedgerSink(ABC, Generic[Op]):
             *(self._logical, batch.partition, batch.to_offset, batch.fingerprint, batch.log_time_ms),
         )
 
-    async def tend(self, owner: Owner, partition: int, *, at_end: bool) -> TendAnswer:
+    async def tend(
+        self, owner: Owner, partition: int, *, at_end: bool, positions: Mapping[str, Position] | None = None
+    ) -> TendAnswer:
         """Nothing to keep house for."""
         return Tended(open_holds=False)
 

@@ -17,6 +17,7 @@ from billing.stream.delivery import Delivery
 from billing.stream.lane_state import LaneState, State, Step, settle_claim
 from billing.stream.log import Fetched, Log, LogAway
 from billing.stream.plan import Plan
+from billing.stream.record import Position
 from billing.stream.sink import Claimed, Halted, Op, ReadOnly, Refused, Tended, Unavailable, Uninitialised
 
 log = structlog.get_logger(__name__)
@@ -176,16 +177,37 @@ class Lane(Generic[Op]):
     async def _tend(self) -> Step:
         self.state.check_stop()
         assert self.state.owner is not None  # nothing is tended before it is claimed
-        answer = await self._plan.sink.tend(self.state.owner, self._partition, at_end=self._at_end())
+        positions = dict(self.state.positions)
+        answer = await self._plan.sink.tend(
+            self.state.owner, self._partition, at_end=self._at_end(), positions=positions
+        )
         if not isinstance(answer, Tended):
             metrics.ANSWERS.labels(self._plan.group, "tend", type(answer).__name__).inc()
         match answer:
-            case Tended(open_holds):
+            case Tended(open_holds, stands):
                 self._open_holds = open_holds
+                return await self._go_back(stands)
             case ReadOnly(reason) | Unavailable(reason):  # the next apply waits for it
                 log.debug("tend.away", partition=self._partition, reason=reason)
             case _:
                 return settle_claim(self.state, answer)
+        return Step.GO_ON
+
+    async def _go_back(self, stands: Mapping[str, Position]) -> Step:
+        """The sink stands elsewhere than we believe (a failover to an older state): go on from there, though no record
+        comes in that topic whose batch would be answered Behind."""
+        for topic, position in stands.items():
+            believed = self.state.positions.get(topic)
+            if believed is None or believed == position:
+                continue
+            log.warning(
+                "sink.elsewhere", topic=topic, partition=self._partition,
+                expected=believed.offset, position=position.offset,
+            )  # fmt: skip
+            self.state.positions[topic] = position
+            step = await self._cursor.verify(topic, seek=True)
+            if step is not Step.GO_ON:
+                return step
         return Step.GO_ON
 
     def _at_end(self) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -142,7 +142,9 @@ class MemorySink:
         part.log_time_ms = max(part.log_time_ms, batch.log_time_ms)
         return Applied(batch.to_offset)
 
-    async def tend(self, owner: Owner, partition: int, *, at_end: bool) -> TendAnswer:
+    async def tend(
+        self, owner: Owner, partition: int, *, at_end: bool, positions: Mapping[str, Position] | None = None
+    ) -> TendAnswer:
         part = self._partitions[partition]
         answer: TendAnswer
         if part.refusal is not None:
@@ -150,7 +152,7 @@ class MemorySink:
         elif (part.epoch, part.nonce) != (owner.epoch, owner.nonce):
             answer = Fenced()
         else:
-            answer = Tended(self.open_holds)
+            answer = Tended(self.open_holds, {t: self.position(t, partition) for t in self._topics})
         self.calls.append(Call("tend", partition, owner, type(answer).__name__, at_end=at_end))
         return answer
 

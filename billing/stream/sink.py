@@ -7,7 +7,7 @@ A sink stores, per (topic, partition), its position, and per partition the owner
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from billing.stream.record import Position, Record
@@ -105,9 +105,11 @@ ApplyAnswer: TypeAlias = Applied | Behind | CatchUp | Fenced | Refused | Halted 
 
 @dataclass(frozen=True, slots=True)
 class Tended:
-    """Housekeeping done. `open_holds`: the partition has open holds, so log time must go on (ticks)."""
+    """Housekeeping done. `open_holds`: the partition has open holds, so log time must go on (ticks). `positions`: where
+    the sink stands, per topic; a store that went back (a failover) says so here when no batch comes that would."""
 
     open_holds: bool
+    positions: Mapping[str, Position] = field(default_factory=dict, compare=False)
 
 
 TendAnswer: TypeAlias = Tended | Fenced | Refused | Halted | Waiting
@@ -144,9 +146,11 @@ class Sink(Protocol[OpIn_contra]):
         """Apply the batch's effects and advance the position, both or neither."""
         ...
 
-    async def tend(self, owner: Owner, partition: int, *, at_end: bool) -> TendAnswer:
+    async def tend(
+        self, owner: Owner, partition: int, *, at_end: bool, positions: Mapping[str, Position] | None = None
+    ) -> TendAnswer:
         """Fenced housekeeping between batches, about once a second; `at_end`: every topic of the partition
-        has been applied to its end just now (only then may leases expire)."""
+        has been applied to its end just now (only then may leases expire), that is, up to `positions`."""
         ...
 
     async def halt(self, owner: Owner, partition: int, reason: str) -> None:

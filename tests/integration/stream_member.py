@@ -10,12 +10,14 @@ import pickle
 import signal
 import struct
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from billing.stream.kafka import kafka_group
 from billing.stream.kafka_reader import LogReader
 from billing.stream.memory_sink import Effect, Everything
 from billing.stream.plan import Plan
+from billing.stream.record import Position
 from billing.stream.runner import Runner
 from billing.stream.sink import ApplyAnswer, Batch, ClaimAnswer, Owner, TendAnswer
 
@@ -79,7 +81,9 @@ class RemoteSink:
     async def apply(self, batch: Batch[Effect]) -> ApplyAnswer:
         return await self._call("apply", batch)  # type: ignore[no-any-return]  # pickled
 
-    async def tend(self, owner: Owner, partition: int, *, at_end: bool) -> TendAnswer:
+    async def tend(
+        self, owner: Owner, partition: int, *, at_end: bool, positions: Mapping[str, Position] | None = None
+    ) -> TendAnswer:
         return await self._call("tend", owner, partition, at_end=at_end)  # type: ignore[no-any-return]  # pickled
 
     async def halt(self, owner: Owner, partition: int, reason: str) -> None:

@@ -229,6 +229,20 @@ async def test_s23_s24_a_lease_ends_in_log_time_only_at_the_end_and_releases_onc
     assert (await store.state())["times"][2] == 1  # one expiry
 
 
+async def test_s05_a_store_behind_its_owner_s_belief_expires_nothing_and_says_where_it_stands(store: Store) -> None:
+    """A failover went back: what the lost tail renewed must not expire before the tail has been applied again."""
+    late = START_MS + CALL_LEASE_MS
+    made = batch(OWNER, 0, 1, [hold(0, "a1", "s1", 600)], log_time_ms=late)
+    assert await store.sink.apply(made) == Applied(1)
+    believed = {TOPICS.usage: Position(5, "4:x"), TOPICS.entries: Position(1, "0:x")}
+    answer = await store.sink.tend(OWNER, PARTITION, at_end=True, positions=believed)
+    assert answer == Tended(True)
+    assert answer.positions[TOPICS.usage] == Position(1, made.fingerprint)  # type: ignore[union-attr]
+    assert answer.positions[TOPICS.entries].offset == 1  # type: ignore[union-attr]
+    believed = dict(answer.positions)  # type: ignore[union-attr]
+    assert await store.sink.tend(OWNER, PARTITION, at_end=True, positions=believed) == Tended(False)
+
+
 async def test_s24_progressed_brings_an_expired_hold_back(store: Store) -> None:
     late = START_MS + CALL_LEASE_MS
     await store.sink.apply(batch(OWNER, 0, 1, [hold(0, "a1", "s1", 600)], log_time_ms=late))

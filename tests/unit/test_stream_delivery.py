@@ -66,6 +66,20 @@ async def test_s05_a_store_that_went_back_is_fed_the_lost_tail_again() -> None:
     assert bench.sink.count("apply", "Behind") == 1
 
 
+async def test_s05_s07_a_store_that_went_back_is_fed_again_though_no_record_comes() -> None:
+    """Found with an isolated primary: credits that it had acknowledged were lost until the account's next entry."""
+    bench = Bench(partitions=2)
+    bench.append(5, partition=1)
+    async with running(bench.runner()):
+        await bench.settled(1)
+        early = bench.sink.position("usage", 1)
+        bench.append(5, partition=1)
+        await bench.settled(1)
+        bench.sink.rewind("usage", 1, early)
+        await bench.settled(1)
+    assert bench.sink.count("apply", "Behind") == 0
+
+
 @pytest.mark.parametrize("answer", [ReadOnly("replica"), Unavailable("timeout")])
 async def test_a_store_that_is_away_gets_the_same_batch_again(answer: ReadOnly | Unavailable) -> None:
     bench = Bench()

@@ -55,14 +55,18 @@ local function release(keys, sessions, out)
 end
 
 -- Expire leases that ended at or before log time, when the owner has just seen the log's end. Each is a signal, so they
--- wait while too many signals are unpublished.
-local function tend(keys, args) -- ARGV goes on: at the end (1 or 0), most expiries, most unknown accounts to name
+-- wait while too many signals are unpublished, and until everything up to the end is applied here, as the owner believes.
+-- ARGV goes on: at the end (1 or 0), most expiries, most unknown accounts to name, believed offsets of usage and entries
+-- ('': unsaid)
+local function tend(keys, args)
   local state, refusal = admit_owner(keys, args)
   if not state then
     return refusal
   end
   local ended, out = {}, outbox(state.usage_offset, state.log_time)
-  if args[7] == '1' and not full(keys, out) then
+  local usage_offset, entries_offset = text(state.usage_offset), text(state.entries_offset)
+  local as_believed = (args[10] == '' or args[10] == usage_offset) and (args[11] == '' or args[11] == entries_offset)
+  if args[7] == '1' and as_believed and not full(keys, out) then
     ended = redis.call('ZRANGEBYSCORE', keys[LEASE], '-inf', text(state.log_time), 'LIMIT', '0', args[8])
   end
   if #ended > 0 then
@@ -79,7 +83,7 @@ local function tend(keys, args) -- ARGV goes on: at the end (1 or 0), most expir
     unknown = redis.call('HRANDFIELD', keys[DERIVING], args[9], 'WITHVALUES')
   end
   return {'tended', redis.call('ZCARD', keys[LEASE]), text(state.log_time), ended, unknown,
-    redis.call('XLEN', keys[SIG])}
+    redis.call('XLEN', keys[SIG]), usage_offset, state.usage_fingerprint, entries_offset, state.entries_fingerprint}
 end
 
 -- Sessions that the ledger has settled, of an account whose balance is unknown: remembered, their holds released.
