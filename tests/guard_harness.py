@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from redis.asyncio import Redis
 
 from billing.balance import admin
+from billing.balance.address import StoreAddress, parse_address
 from billing.balance.calls import Functions
 from billing.balance.client import open_client
 from billing.balance.keys import KeySpace
 from billing.devstack.valkey import ValkeyServer
 from billing.guard.expected import Expected
+from billing.guard.look import LANES
+from billing.guard.places import Target
 from billing.guard.verdict import GuardVerdict
 from billing.guard.watch import LOOK_DEADLINE_S, Guard, Watcher
 from billing.ledger.incarnations import Identity
@@ -42,7 +45,7 @@ class Guarded:
         async def identity() -> Identity:
             return self.identity
 
-        self.guard = Guard(self.connect, KEYS, TOPICS, identity, expected=self.expected)
+        self.guard = Guard(_Where(self), KEYS, TOPICS, identity, expected=self.expected)
 
     def connect(self) -> Redis:
         return open_client(self.url or self.server.url, timeout_s=LOOK_DEADLINE_S)
@@ -80,6 +83,18 @@ class Guarded:
         verdict = await self.guard.look()
         assert time.monotonic() - began < DETECTED_S
         return verdict
+
+
+class _Where(Target):
+    """Where the guarded store is now."""
+
+    def __init__(self, guarded: Guarded) -> None:
+        self._guarded = guarded
+        self._timeout_s, self._max_connections = LOOK_DEADLINE_S, LANES + 1
+
+    @property
+    def _address(self) -> StoreAddress:
+        return parse_address(self._guarded.url or self._guarded.server.url)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], limit_s: float = 10.0) -> None:

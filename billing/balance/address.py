@@ -93,7 +93,15 @@ def _server(url: str, scheme: str) -> StoreAddress:
         raise BadAddress("be a URL such as redis://host:6379/0")
     if scheme != "unix" and not re.fullmatch(r"(/\d{0,5})?", parts.path):  # the client would take database 0 instead
         raise BadAddress("end in the number of a database, such as /0")
-    return StoreAddress("server", url, tls=scheme == "rediss")
+    login, _, _ = parts.netloc.rpartition("@")
+    return StoreAddress(
+        "server",
+        url,
+        tls=scheme == "rediss",
+        login=f"{login}@" if login else "",
+        path=parts.path if scheme != "unix" else "",
+        query=parts.query,
+    )
 
 
 def _hosts(text: str, port: int) -> tuple[Host, ...]:

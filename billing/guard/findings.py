@@ -9,7 +9,8 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """REFUSES: no charge, no suspension. WARNS: somebody should act before it hurts. NOTES: could not be checked."""
+    """REFUSES: no charge, no suspension. WARNS: somebody should act before it hurts. NOTES: worth knowing,
+    or could not be checked."""
 
     REFUSES = "refuses"
     WARNS = "warns"
@@ -44,6 +45,8 @@ class Finding(StrEnum):
     EVICTED = "evicted"
     RUN_ID_CHANGED = "run_id_changed"
     CONFIG_FILE_DIFFERS = "config_file_differs"
+    REPLICA_CHAIN = "replica_chain"
+    LEAST_STALE = "least_stale"
     NOT_CHECKABLE = "not_checkable"
 
     @property
@@ -72,6 +75,8 @@ _SEVERITY = {
     Finding.EVICTED: Severity.WARNS,
     Finding.RUN_ID_CHANGED: Severity.WARNS,
     Finding.CONFIG_FILE_DIFFERS: Severity.WARNS,
+    Finding.REPLICA_CHAIN: Severity.WARNS,
+    Finding.LEAST_STALE: Severity.NOTES,
     Finding.NOT_CHECKABLE: Severity.NOTES,
 }
 
@@ -160,6 +165,15 @@ _ADVICE = {
     Finding.CONFIG_FILE_DIFFERS: (
         "A restart would take the file's values (CONFIG SET without CONFIG REWRITE, or a wrong file). CONFIG "
         "REWRITE keeps the running ones; look at both first."
+    ),
+    Finding.REPLICA_CHAIN: (
+        "Replicas under a broken link fall behind, and all that follow them: correct REPLICAOF there, or replace the "
+        "server. One that is a primary of its own may be a second store: find out who writes to it."
+    ),
+    Finding.LEAST_STALE: (
+        "If it comes to a failover, promote the first, and none that shows less of the log: the consumers replay what "
+        "is missing, however far back, but balances are old until they have. Point those that follow the old primary, "
+        "however indirectly, at the new one."
     ),
     Finding.NOT_CHECKABLE: "Allow the guard's user INFO, CONFIG GET and CLIENT INFO, or check by hand.",
 }

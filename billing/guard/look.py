@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from redis.asyncio import Redis
@@ -16,6 +15,7 @@ from billing.balance.client import UnsupportedServer, server_version
 from billing.balance.errors import CALL_ERRORS
 from billing.balance.keys import KeySpace
 from billing.guard.config_file import DEFAULTS, compare_file
+from billing.guard.itself import ADDRESSES, host_of, of_itself
 from billing.guard.observation import FileView, Observation
 from billing.ledger.incarnations import Identity
 from billing.reconcile.health import expecting_reader
@@ -24,35 +24,44 @@ from billing.settings import Topics
 LANES = 4
 """Connections that read partitions side by side: each partition is two round trips."""
 
-RUNNING = (*DEFAULTS, "port", "tls-port", "bind", "replica-announce-ip", "replica-announce-port")
+RUNNING = (*DEFAULTS, *ADDRESSES)
 RUNNING_WRITES = ("stop-writes-on-bgsave-error",)
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
-async def look(node: Redis, keys: KeySpace, topics: Topics, expected: Identity | str) -> Observation:
-    """What `node` shows; `expected` is the ledger's identity, or why it is not known. A server that does not answer
-    is an observation; there is no deadline in here."""
+async def look(
+    node: Redis,
+    keys: KeySpace,
+    topics: Topics,
+    expected: Identity | str,
+    *,
+    place: str = "",
+    partitions: Collection[int] | None = None,
+) -> Observation:
+    """What `node` shows; `expected` is the ledger's identity, or why it is not known. Of a cluster `place` is its
+    address and `partitions` are those that it should have. A server that does not answer is an observation; there is
+    no deadline in here."""
     try:
         info, client, config, size = await _ask(node)
     except CALL_ERRORS as error:
-        return Observation(away=_why(error), ledger=expected if isinstance(expected, str) else "")
-    server, unsupported = _version(info)
+        return Observation(away=why(error), place=place, ledger=expected if isinstance(expected, str) else "")
+    server, unsupported = _version(info, cluster=bool(place))
     running = {name: str(value) for name, value in config.items()} if isinstance(config, Mapping) else None
-    partitions: dict[int, PartitionView | Unknown] = {}
+    views: dict[int, PartitionView | Unknown] = {}
     if isinstance(expected, Identity) and not info.get("loading"):
-        partitions = await _partitions(Functions(node, keys), topics, expected)
+        views = await read_partitions(Functions(node, keys), topics, expected, partitions)
     client = client if isinstance(client, Mapping) else {}
     return Observation(
         server=server,
         unsupported=unsupported,
         info=info,
         config=running,
-        of_itself=info.get("role") == "slave" and await _of_itself(info, client, running or {}),
+        of_itself=info.get("role") == "slave" and await of_itself(info, client, running or {}),
         keys=size if isinstance(size, int) else None,
         ledger=expected if isinstance(expected, str) else "",
         timeline=expected.timeline if isinstance(expected, Identity) else "",
         incarnation=expected.incarnation if isinstance(expected, Identity) else None,
-        partitions=partitions,
+        partitions=views,
+        place=place,
         file=_file(info, client, running),
     )
 
@@ -71,12 +80,16 @@ async def _ask(node: Redis) -> tuple[dict[str, Any], Any, Any, Any]:
     return info, client, config, size
 
 
-async def _partitions(functions: Functions, topics: Topics, expected: Identity) -> dict[int, PartitionView | Unknown]:
+async def read_partitions(
+    functions: Functions, topics: Topics, expected: Identity, partitions: Collection[int] | None = None
+) -> dict[int, PartitionView | Unknown]:
+    """These partitions (all, where none are given) as the server shows them, a replica too."""
     reader = expecting_reader(functions, topics, expected)
+    wanted = range(expected.partitions) if partitions is None else sorted(partitions)
     found: dict[int, PartitionView | Unknown] = {}
 
     async def read(lane: int) -> None:
-        for partition in range(lane, expected.partitions, LANES):
+        for partition in wanted[lane::LANES]:
             found[partition] = await reader.read_partition(partition)
 
     async with asyncio.TaskGroup() as tasks:
@@ -85,47 +98,19 @@ async def _partitions(functions: Functions, topics: Topics, expected: Identity) 
     return found
 
 
-def _version(info: Mapping[str, Any]) -> tuple[str, str]:
+def _version(info: Mapping[str, Any], *, cluster: bool) -> tuple[str, str]:
     try:
-        return server_version(info), ""
+        return server_version(info, cluster=cluster), ""
     except UnsupportedServer as error:
         return "", str(error)
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
     """The kind of error only: a message may name a user."""
     if isinstance(error, ResponseError):
         return f"it refuses INFO: {str(error).split(' ', 1)[0]}"
     kind = type(error).__name__
     return f"no answer: {kind}" if isinstance(error, RedisError | OSError) else kind
-
-
-# --- is its primary itself? -----------------------------------------------------------------------------------------
-
-
-async def _of_itself(info: Mapping[str, Any], client: Mapping[str, Any], config: Mapping[str, str]) -> bool:
-    """Whether the primary's address is one of the server's own: same port, and a host that is loopback, an address
-    it listens on or announces, or the one at which it received this connection."""
-    ports = {str(info.get("tcp_port", "")), *(config.get(name, "") for name in RUNNING if name.endswith("port"))}
-    if str(info.get("master_port")) not in ports - {"", "0"}:
-        return False
-    own = {*_LOOPBACK, _host(client.get("laddr")), config.get("replica-announce-ip", "")}
-    own.update(address.lstrip("-") for address in config.get("bind", "").split())
-    host = str(info.get("master_host", ""))
-    return bool(({host} | await _resolved(host)) & (own - {"", "*", "0.0.0.0", "::*"}))
-
-
-async def _resolved(host: str) -> set[str]:
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return set()
-    return {str(address[0]) for *_, address in found}
-
-
-def _host(address: object) -> str:
-    """The host of "host:port", of "[v6]:port" and of v6 as the server prints it."""
-    return str(address or "").rpartition(":")[0].strip("[]")
 
 
 def _file(info: Mapping[str, Any], client: Mapping[str, Any], config: Mapping[str, str] | None) -> FileView:
@@ -134,6 +119,6 @@ def _file(info: Mapping[str, Any], client: Mapping[str, Any], config: Mapping[st
         return FileView()
     if "addr" not in client:
         return FileView(unchecked="the config file (CLIENT INFO is not permitted)")
-    if _host(client["addr"]) != _host(client.get("laddr")):
+    if host_of(client["addr"]) != host_of(client.get("laddr")):
         return FileView(unchecked="the config file (the server is on another machine)")
     return compare_file(str(info.get("config_file", "")), config)

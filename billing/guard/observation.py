@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from billing.balance.balances import PartitionView, Unknown
+from billing.guard.chain import NodeSeen
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Observation:
     """Where `away` says why there was no answer, the rest is empty. What could not be asked is None or absent."""
 
     away: str = ""
+    place: str = ""  # of a cluster the primary's address, "" of one server and of Sentinel
     unsupported: str = ""  # the server is too old: which one
     server: str = ""
     info: Mapping[str, object] = field(default_factory=dict)  # INFO, parsed
@@ -33,6 +35,7 @@ class Observation:
     incarnation: int | None = None
     partitions: Mapping[int, PartitionView | Unknown] = field(default_factory=dict)
     file: FileView = field(default_factory=FileView)
+    around: tuple[NodeSeen, ...] = ()  # replicas, theirs, and what it follows
 
     def text(self, name: str) -> str:
         """A field of INFO, "" where it is absent."""

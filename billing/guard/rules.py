@@ -4,10 +4,12 @@ A rule answers what it saw, or None. Values that could not be asked are no findi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from billing.balance.balances import Unknown
+from billing.balance.address import Host
+from billing.balance.balances import PartitionView, Unknown
+from billing.guard.chain import NodeSeen, candidates, faults, furthest, lag_records, named, path
 from billing.guard.expected import Expected, Persistence
 from billing.guard.findings import Finding
 from billing.guard.memory import Memory
@@ -29,6 +31,13 @@ _OF_READER = {
 """What the balance reader calls a partition's trouble; everything else is `unavailable`."""
 
 
+_FAILOVER = {
+    *(Finding.AWAY, Finding.LOADING, Finding.REPLICA_OF_ITSELF, Finding.REPLICA, Finding.READ_ONLY, Finding.EMPTY),
+    *(Finding.FUNCTIONS_MISSING, Finding.INCARNATION, Finding.LOST, Finding.TORN, Finding.UNAVAILABLE),
+}
+MOST_CANDIDATES = 5
+
+
 def _loading(seen: Observation, _expected: Expected, _memory: Memory) -> str | None:
     if seen.number("loading"):
         return f"reading its data from disk, {seen.text('loading_loaded_perc') or '?'} % done"
@@ -44,7 +53,9 @@ def _itself(seen: Observation, _expected: Expected, _memory: Memory) -> str | No
 def _replica(seen: Observation, _expected: Expected, _memory: Memory) -> str | None:
     if seen.text("role") != "slave":
         return None
-    return f"a replica of {_primary(seen)}, link {seen.text('master_link_status') or '?'}"
+    said = f"a replica of {_primary(seen)}, link {seen.text('master_link_status') or '?'}"
+    above = path(_above(seen), seen.around)[1:]
+    return f"{said}, which follows {', then '.join(map(named, above))}" if above else said
 
 
 def _read_only(seen: Observation, _expected: Expected, _memory: Memory) -> str | None:
@@ -109,6 +120,36 @@ def _file(seen: Observation, _expected: Expected, _memory: Memory) -> str | None
     return "; ".join(said) or None
 
 
+def _replica_chain(seen: Observation, _expected: Expected, _memory: Memory) -> str | None:
+    above = path(_above(seen), seen.around) if seen.text("role") == "slave" else ()
+    return "; ".join(faults(seen.around, above)) or None
+
+
+def _least_stale(seen: Observation, expected: Expected, memory: Memory) -> str | None:
+    if not wants_failover(seen, expected, memory):
+        return None
+    able = candidates(seen.around)
+    asked = {partition for node in able for partition in node.partitions}
+    newest = furthest(able, {key[1]: before for key, before in memory.positions.items() if key[1] in asked})
+    return ", then ".join(_candidate(node, newest) for node in able[:MOST_CANDIDATES]) or None
+
+
+def _candidate(node: NodeSeen, newest: Mapping[int, Mapping[str, int]]) -> str:
+    behind = lag_records(node, newest) if newest else None
+    if behind is not None:
+        said = f"{behind} records behind the newest seen"
+    else:
+        known = sum(isinstance(view, PartitionView) for view in node.partitions.values())
+        said = f"{known} partitions readable" if node.partitions else f"replication offset {node.offset}"
+    follows = "a primary" if node.follows is None else f"follows {named(node.follows)}, link {node.link or '?'}"
+    return f"{named(node.host)} ({said}; {follows})"
+
+
+def wants_failover(seen: Observation, expected: Expected, memory: Memory) -> bool:
+    """Whether somebody may have to choose another server."""
+    return any(rule(seen, expected, memory) is not None for finding, rule in RULES if finding in _FAILOVER)
+
+
 def _not_checkable(seen: Observation, _expected: Expected, _memory: Memory) -> str | None:
     missing = [seen.file.unchecked] if seen.file.unchecked else []
     if seen.config is None and seen.info:
@@ -146,6 +187,8 @@ RULES: tuple[tuple[Finding, Rule], ...] = (
     (Finding.EVICTED, _evicted),
     (Finding.RUN_ID_CHANGED, _run_id),
     (Finding.CONFIG_FILE_DIFFERS, _file),
+    (Finding.REPLICA_CHAIN, _replica_chain),
+    (Finding.LEAST_STALE, _least_stale),
     (Finding.NOT_CHECKABLE, _not_checkable),
 )
 """`stale` is missing here: it is the watcher's, about a verdict and not about an observation."""
@@ -176,7 +219,12 @@ def _listed(partitions: list[int]) -> str:
 
 
 def _primary(seen: Observation) -> str:
-    return f"{seen.text('master_host')}:{seen.text('master_port')}"
+    return named(_above(seen))
+
+
+def _above(seen: Observation) -> Host:
+    """What it follows, where it is a replica."""
+    return seen.text("master_host"), seen.number("master_port")
 
 
 def _whole(value: str | None) -> int:

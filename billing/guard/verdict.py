@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from billing.balance.balances import Unknown
+from billing.guard.chain import named
 from billing.guard.expected import Expected
 from billing.guard.findings import Finding, Found, Severity
 from billing.guard.memory import Memory
@@ -58,6 +59,58 @@ def judge(seen: Observation, expected: Expected, memory: Memory, *, at_s: float)
     return verdict, noted.after(seen, healthy=verdict.healthy)
 
 
+def judge_all(
+    looked: Sequence[Observation], expected: Expected, memories: Mapping[str, Memory], *, at_s: float
+) -> tuple[GuardVerdict, dict[str, Memory]]:
+    """The verdict on a store of several primaries, and what to remember of each by its place. Positions are remembered
+    of the whole: a partition may move from one primary to another."""
+    verdicts: list[tuple[str, GuardVerdict]] = []
+    remembered: dict[str, Memory] = {}
+    positions = next(iter(memories.values()), Memory()).positions
+    for seen in looked:
+        memory = replace(memories.get(seen.place, Memory()), positions=positions)
+        verdict, after = judge(seen, expected, memory, at_s=at_s)
+        verdicts.append((seen.place, verdict))
+        remembered[seen.place], positions = after, after.positions
+    shared = {place: replace(memory, positions=positions) for place, memory in {**memories, **remembered}.items()}
+    if len(looked) == 1:
+        return verdicts[0][1], shared
+    return GuardVerdict(_joined(verdicts), _joined_summary(verdicts, looked), at_s), shared
+
+
+def _joined(verdicts: Sequence[tuple[str, GuardVerdict]]) -> tuple[Found, ...]:
+    """One of each finding, with where it is."""
+    details: dict[Finding, dict[str, list[str]]] = {}
+    for place, verdict in verdicts:
+        for found in verdict.findings:
+            details.setdefault(found.finding, {}).setdefault(found.detail, []).append(place)
+    return tuple(
+        Found(finding, "; ".join(_placed(detail, places, len(verdicts)) for detail, places in details[finding].items()))
+        for finding, _ in RULES
+        if finding in details
+    )
+
+
+def _placed(detail: str, places: Sequence[str], count: int) -> str:
+    return detail if len(places) == count or not any(places) else f"{', '.join(places)}: {detail}"
+
+
+def _joined_summary(
+    verdicts: Sequence[tuple[str, GuardVerdict]], looked: Sequence[Observation]
+) -> dict[str, object]:
+    first = next((seen for seen in looked if seen.timeline), looked[0])
+    views = [view for seen in looked for view in seen.partitions.values()]
+    unknown = sum(isinstance(view, Unknown) for view in views)
+    return {
+        "server": ", ".join(sorted({seen.server for seen in looked if seen.server})),
+        "keys": sum(seen.keys or 0 for seen in looked),
+        "timeline": first.timeline,
+        "incarnation": first.incarnation,
+        "partitions": {"known": len(views) - unknown, "unknown": unknown},
+        "primaries": {place: dict(verdict.seen) for place, verdict in verdicts if place},
+    }
+
+
 def stale(newest: GuardVerdict | None, why: str, *, at_s: float) -> GuardVerdict:
     """The verdict in place of one that is missing or too old to go by."""
     found = Found(Finding.STALE, why)
@@ -84,7 +137,7 @@ _FROM_INFO = (
 def summary(seen: Observation) -> dict[str, object]:
     """What is kept with a verdict."""
     if seen.away:
-        return {"away": seen.away}
+        return {"away": seen.away, **_around(seen)}
     shown: dict[str, object] = {"server": seen.server}
     shown.update({name: seen.info[name] for name in _FROM_INFO if name in seen.info})
     shown.update({"keys": seen.keys, "timeline": seen.timeline, "incarnation": seen.incarnation})
@@ -92,4 +145,14 @@ def summary(seen: Observation) -> dict[str, object]:
         shown["config"] = dict(seen.config)
     unknown = sum(isinstance(view, Unknown) for view in seen.partitions.values())
     shown["partitions"] = {"known": len(seen.partitions) - unknown, "unknown": unknown}
-    return shown
+    return {**shown, **_around(seen)}
+
+
+def _around(seen: Observation) -> dict[str, object]:
+    """The servers around it, by address."""
+    shown = {}
+    for node in seen.around:
+        follows = named(node.follows) if node.follows else None
+        known = {"follows": follows, "link": node.link, "offset": node.offset}
+        shown[named(node.host)] = {"away": node.away} if node.away else known
+    return {"around": shown} if shown else {}

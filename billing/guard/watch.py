@@ -12,21 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import asyncpg
 import structlog
 from redis.asyncio import Redis
 
-from billing.balance.client import open_client
+from billing.balance.balances import PartitionView, Unknown
+from billing.balance.calls import Functions
+from billing.balance.errors import CALL_ERRORS
 from billing.balance.keys import KeySpace
 from billing.guard import metrics
+from billing.guard.chain_look import ChainLook
 from billing.guard.expected import Expected
-from billing.guard.look import LANES, look
+from billing.guard.look import LANES, look, read_partitions, why
 from billing.guard.memory import Memory
 from billing.guard.observation import Observation
-from billing.guard.verdict import GuardVerdict, judge, stale
+from billing.guard.places import Place, Target, lost_partitions
+from billing.guard.rules import wants_failover
+from billing.guard.verdict import GuardVerdict, judge_all, stale
 from billing.ledger.database import lease, open_pool
 from billing.ledger.incarnations import Identity, read_identity
 from billing.settings import Settings, Topics
@@ -40,12 +46,12 @@ log = structlog.get_logger(__name__)
 
 
 class Guard:
-    """Looks at one node. `connect` opens a new client for each look, so that every look finds the server anew, as a
-    new client of the store would (S49). `identity` answers what the ledger expects of the store (`read_identity`)."""
+    """Looks at a store, each time through a new client of `target`, so that every look finds the servers anew, as a new
+    client of the store would (S49). `identity` answers what the ledger expects of the store (`read_identity`)."""
 
     def __init__(
         self,
-        connect: Callable[[], Redis],
+        target: Target,
         keys: KeySpace,
         topics: Topics,
         identity: Callable[[], Awaitable[Identity | None]],
@@ -53,33 +59,74 @@ class Guard:
         expected: Expected | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._connect = connect
+        self._target = target
         self._keys = keys
         self._topics = topics
         self._identity = identity
         self._expected = expected or Expected()
         self.clock = clock
-        self._memory = Memory()
+        self._memories: dict[str, Memory] = {}
 
     async def look(self) -> GuardVerdict:
-        """Look now, for at most LOOK_DEADLINE_S. Never raises for a server that is away. Not for two at once."""
-        at_s, run_id = self.clock(), self._memory.run_id
+        """Look now, for at most LOOK_DEADLINE_S and CHAIN_S. Never raises for a server that is away. Not for two at
+        once."""
+        at_s, before = self.clock(), self._memories
         with metrics.LOOK_SECONDS.time():
             seen = await self._observe()
-        verdict, self._memory = judge(seen, self._expected, self._memory, at_s=at_s)
-        if run_id not in ("", self._memory.run_id):
-            metrics.RUN_ID_CHANGES.inc()
+        verdict, self._memories = judge_all(seen, self._expected, before, at_s=at_s)
+        for place, memory in self._memories.items():
+            if place in before and before[place].run_id not in ("", memory.run_id):
+                metrics.RUN_ID_CHANGES.inc()
         return verdict
 
-    async def _observe(self) -> Observation:
-        node = self._connect()
+    async def _observe(self) -> list[Observation]:
+        """Each primary and what is around it."""
+        client = self._target.open()
         try:
-            async with asyncio.timeout(LOOK_DEADLINE_S):
-                return await look(node, self._keys, self._topics, await self._ledger())
-        except TimeoutError:
-            return Observation(away=f"no answer within {LOOK_DEADLINE_S:g} s")
+            expected = await self._ledger()
+            deadline_s = asyncio.get_running_loop().time() + LOOK_DEADLINE_S
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    places = await self._target.places(client, self._keys)
+                    lost = await lost_partitions(client, self._keys)
+            except CALL_ERRORS as error:
+                return [self._away(why(error), expected)]
+            looks = (self._one(place, expected, deadline_s) for place in places)
+            seen = await asyncio.gather(*looks)
+            views = {partition: Unknown("unavailable", "no node has its slot") for partition in lost}
+            return [*seen, self._away("", expected, views)] if views or not seen else seen
         finally:
-            await node.aclose()
+            await client.aclose()
+
+    async def _one(self, place: Place, expected: Identity | str, deadline_s: float) -> Observation:
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                seen = await look(
+                    place.node, self._keys, self._topics, expected, place=place.name, partitions=place.partitions
+                )
+        except TimeoutError:
+            seen = replace(self._away(f"no answer within {LOOK_DEADLINE_S:g} s", expected), place=place.name)
+        memory = self._memories.get(place.name, Memory())
+        read = None
+        if isinstance(expected, Identity) and wants_failover(seen, self._expected, memory):
+
+            async def read(node: Redis) -> Mapping[int, PartitionView | Unknown]:
+                return await read_partitions(Functions(node, self._keys), self._topics, expected, place.partitions)
+
+        chain = ChainLook(self._target.at, read)
+        return replace(seen, around=await chain.run(seen.info, {*place.others, *memory.replicas}))
+
+    def _away(
+        self, away: str, expected: Identity | str, partitions: Mapping[int, Unknown] | None = None
+    ) -> Observation:
+        known = expected if isinstance(expected, Identity) else None
+        return Observation(
+            away=away,
+            ledger="" if known else str(expected),
+            timeline=known.timeline if known else "",
+            incarnation=known.incarnation if known else None,
+            partitions=partitions or {},
+        )
 
     async def _ledger(self) -> Identity | str:
         try:
@@ -137,12 +184,10 @@ async def guard_of(settings: Settings, expected: Expected | None = None) -> Asyn
         async with lease(pool) as connection:
             return await read_identity(connection)
 
-    def connect() -> Redis:
-        return open_client(settings.redis_url, timeout_s=LOOK_DEADLINE_S, max_connections=LANES + 1)
-
+    target = Target(settings.redis_url, timeout_s=LOOK_DEADLINE_S, max_connections=LANES + 1)
     keys = KeySpace(settings.key_prefix, settings.partitions)
     try:
-        yield Guard(connect, keys, settings.topics, identity, expected=expected or Expected.from_env())
+        yield Guard(target, keys, settings.topics, identity, expected=expected or Expected.from_env())
     finally:
         await asyncio.wait_for(pool.close(), timeout=5)
 

@@ -9,6 +9,7 @@ import pytest
 
 from billing.balance.balances import PartitionView, Unknown
 from billing.cli.guard import as_fields, as_lines
+from billing.guard.chain import NodeSeen
 from billing.guard.expected import Expected, Persistence
 from billing.guard.findings import Finding, Severity
 from billing.guard.memory import CALM_LOOKS, Memory
@@ -62,6 +63,7 @@ def names(verdict: GuardVerdict) -> list[str]:
     return [found.finding.value for found in verdict.findings]
 
 
+BROKEN = NodeSeen(("10.0.0.2", 6379), follows=("10.0.0.1", 6379), link="down", offset=7)
 REPLICA = {"role": "slave", "master_host": "10.0.0.9", "master_port": 6379, "master_link_status": "up"}
 
 CASES: list[tuple[Observation, list[str]]] = [
@@ -107,6 +109,9 @@ CASES: list[tuple[Observation, list[str]]] = [
     (replace(HEALTHY, file=FileView((("appendonly", "yes", "no"),))), ["config_file_differs"]),
     (replace(HEALTHY, file=FileView(unchecked="no config file")), ["not_checkable"]),
     (replace(info(aof_enabled=0), config=None), ["not_checkable"]),
+    (replace(HEALTHY, around=(BROKEN,)), ["replica_chain"]),
+    (replace(HEALTHY, around=(replace(BROKEN, link="up"),)), []),
+    (Observation(away="gone", around=(replace(BROKEN, link="up"),)), ["away", "least_stale"]),
 ]
 
 
@@ -133,6 +138,8 @@ def test_only_these_do_not_refuse() -> None:
         "evicted": "warns",
         "run_id_changed": "warns",
         "config_file_differs": "warns",
+        "replica_chain": "warns",
+        "least_stale": "notes",
         "not_checkable": "notes",
     }
 
@@ -158,6 +165,7 @@ def test_findings_that_hold_together_come_in_their_fixed_order() -> None:
         keys=0,
         partitions={99: view(5), **{n: Unknown(reason) for n, reason in enumerate((*reasons, "functions missing"))}},
         file=FileView((("save", "", "60 1"),), "something"),
+        around=(BROKEN,),
     )
     memory = Memory(run_id="a", positions={("3", 99): {"usage.events": 6}})
     assert names(verdict_of(seen, memory=memory)) == [f.value for f in Finding if f is not Finding.STALE]
