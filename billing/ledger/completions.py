@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,12 +13,6 @@ from billing.usage.subject import subject_of
 
 SessionKey: TypeAlias = tuple[str, str, str]
 """(account, kind, session): the identity of a session, whatever the event ids say."""
-
-CHARGE_COLUMNS = (
-    *("account_id", "kind", "session_id", "log_offset", "log_time_ms", "price_time_ms", "amount_micros", "currency"),
-    *("plan", "tariff_version", "tariff_kind", "direction", "destination", "origin", "quantity", "status", "matched"),
-    *("event_id", "event_source"),
-)
 
 
 class Completion(NamedTuple):
@@ -119,18 +113,6 @@ def completion_of(charge: Charge) -> Completion:
         charge.status,
         charge.matched,
     )
-
-
-def charge_rows(charges: Iterable[Charge]) -> list[tuple[Any, ...]]:
-    """Rows in the order of CHARGE_COLUMNS."""
-    return [
-        (
-            *(c.account, c.kind, c.session, c.offset, c.log_time_ms, c.price_time_ms, c.amount_micros, c.currency),
-            *(c.plan, c.tariff_version, c.tariff_kind, c.direction, text(c.destination), text(c.origin), c.quantity),
-            *(c.status, c.matched, text(c.event_id), text(c.event_source)),
-        )
-        for c in charges
-    ]
 
 
 def dead_letter_row(topic: str, letter: DeadLetter) -> tuple[Any, ...]:

@@ -16,6 +16,8 @@ apply_seconds = Histogram(
     "One batch, from lease to commit",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+# duplicates that only the primary key noticed: the batch went again, with every session looked up (S20)
+late_duplicates = Counter("billing_ledger_late_duplicates_total", "Batches with a duplicate of long ago")
 # deadlocks and serialization failures: the whole batch went again (S27)
 apply_retries = Counter("billing_ledger_apply_retries_total", "Batches applied again")
 

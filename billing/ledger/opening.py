@@ -141,6 +141,7 @@ async def _open(connection: Connection, author: str, reason: str) -> None:
     await step("lock_positions", USAGE_TOPIC)
     await step("insert_accounts", USAGE_TOPIC)
     await step("insert_balances")
+    await step("post_openings")
     await step("announce_openings")
     await step("announce_first_plans")
 

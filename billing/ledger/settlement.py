@@ -7,28 +7,31 @@ from typing import Any
 
 import asyncpg
 
-from billing.ledger.completions import CHARGE_COLUMNS, Completion, Sorted, charge_rows, compare, dead_letter_row
+from billing.ledger.completions import Completion, SessionKey, Sorted, compare, dead_letter_row
 from billing.ledger.database import Connection, RollBack
 from billing.ledger.migrate import USAGE_TOPIC
 from billing.ledger.queries import query
+from billing.ledger.recent import RecentSessions
+from billing.ledger.settling import LINE_COLUMNS, USAGE_COLUMNS, CurrencySum, settling
 from billing.stream.sink import ApplyAnswer, Batch, CatchUp, Halted, Unavailable
-from billing.usage.ops import DeadLetter, Stray, UsageOp
+from billing.usage.ops import Charge, DeadLetter, Stray, UsageOp
 from schemas.reasons import DeadLetterReason
 
 
 class Settlement:
     """Effects of `batch`, sorted as `work`, on a connection that is inside a transaction."""
 
-    def __init__(self, connection: Connection, batch: Batch[UsageOp], work: Sorted) -> None:
+    def __init__(self, connection: Connection, batch: Batch[UsageOp], work: Sorted, recent: RecentSessions) -> None:
         self._connection = connection
         self._batch = batch
         self._work = work
+        self._recent = recent
 
     async def run(
         self,
         check: Callable[[Batch[UsageOp], asyncpg.Record | None], ApplyAnswer | None],
         tariffs_topic: str,
-    ) -> Sequence[asyncpg.Record]:
+    ) -> Sequence[CurrencySum]:
         """Effects and position; returns sessions and amount per currency. Raises RollBack with the answer."""
         batch, connection = self._batch, self._connection
         refusal = check(batch, await connection.fetchrow(query("sink.lock_position"), USAGE_TOPIC, batch.partition))
@@ -65,26 +68,55 @@ class Settlement:
         self._work.dead_letters.extend(letters)
         strays.clear()
 
-    async def _settle(self) -> Sequence[asyncpg.Record]:
-        connection, batch, charges = self._connection, self._batch, self._work.charges
-        await connection.execute(query("sink.prepare_charges"))
-        await connection.copy_records_to_table(
-            "charges", schema_name="pg_temp", records=charge_rows(charges.values()), columns=CHARGE_COLUMNS
-        )
-        strange = await connection.fetchrow(query("sink.lock_balances"))
-        if strange is not None:
-            raise RollBack(Halted(_strange_account(strange)))
-        settled = await connection.fetch(query("sink.settle"), batch.partition, batch.from_offset, batch.to_offset)
-        if sum(row["sessions"] for row in settled) < len(charges):
-            await self._compare_duplicates()
-        return settled
+    async def _settle(self) -> Sequence[CurrencySum]:
+        """Sessions, entry and lines: the database moves the balances with the lines, in account order, so that no two
+        transactions wait for each other."""
+        connection, batch = self._connection, self._batch
+        fresh = await self._fresh()
+        if not fresh:
+            return ()
+        entry_id = await connection.fetchval(query("sink.next_entry"))
+        rows = settling(fresh.values(), batch.partition, entry_id)
+        if not rows.fits:
+            raise RollBack(Halted("a total does not fit 64 bits"))
+        await self._refuse_strange(rows.uncharged)
+        await connection.copy_records_to_table("usage", records=rows.usage, columns=USAGE_COLUMNS)
+        if rows.lines:
+            await connection.execute(
+                query("sink.add_settlement"), entry_id, batch.partition, batch.from_offset, batch.to_offset
+            )
+            try:
+                await connection.copy_records_to_table("postings", records=rows.lines, columns=LINE_COLUMNS)
+            except asyncpg.CheckViolationError as error:
+                if error.constraint_name != "known_account":
+                    raise
+                raise RollBack(Halted(error.args[0])) from None
+        return rows.sums
 
-    async def _compare_duplicates(self) -> None:
-        rows = await self._connection.fetch(query("sink.duplicates"), self._batch.from_offset)
+    async def _fresh(self) -> dict[SessionKey, Charge]:
+        """The batch's charges without those of sessions that the ledger has: these are compared with it."""
+        charges = self._work.charges
+        suspects = self._recent.suspects(self._batch.partition, charges)
+        if not suspects:
+            return charges
+        await self._connection.execute(query("sink.look_up"))
+        rows = await self._connection.fetch(query("sink.settled_before"), *zip(*suspects, strict=True))
+        if not rows:
+            return charges
+        fresh = dict(charges)
         for row in rows:
-            refused = self._work.charges[row["account_id"], row["kind"], row["session_id"]]
+            refused = fresh.pop((row["account_id"], row["kind"], row["session_id"]))
             kept = Completion(**{name: row[name] for name in Completion._fields})
             compare(self._work, refused, row["kept_offset"], kept)
+        return fresh
+
+    async def _refuse_strange(self, accounts: Sequence[tuple[str, str]]) -> None:
+        """Halt where the ledger does not have one of these accounts in this currency."""
+        if not accounts:
+            return
+        row = await self._connection.fetchrow(query("sink.strange_account"), *zip(*accounts, strict=True))
+        if row is not None:
+            raise RollBack(Halted(_strange_account(row)))
 
     async def _store_rest(self) -> None:
         work, partition = self._work, self._batch.partition
@@ -107,6 +139,8 @@ def _dead(stray: Stray, reason: DeadLetterReason, detail: str) -> DeadLetter:
 
 
 def _strange_account(row: Any) -> str:
-    if row["ledger_currency"] is None:
-        return f"account {row['account_id']} is in the catalogue but not in the ledger (restored to an earlier time?)"
-    return f"account {row['account_id']} has {row['ledger_currency']}, charged in {row['currency']}"
+    """In the words of check_postings() in 0010_settlement.sql."""
+    return (
+        f"account {row['account_id']} is charged in {row['currency']},"
+        f" but the ledger has {row['ledger_currency'] or 'no such account'}"
+    )

@@ -10,10 +10,12 @@ from billing.ledger import metrics
 from billing.ledger.completions import Sorted, sort_operations
 from billing.ledger.database import Pool, RollBack, lease
 from billing.ledger.migrate import USAGE_TOPIC
+from billing.ledger.recent import RecentSessions
 from billing.ledger.settlement import Settlement
+from billing.ledger.settling import CurrencySum
 from billing.ledger.sink_base import LedgerSink
 from billing.settings import Settings
-from billing.stream.sink import Applied, ApplyAnswer, Batch
+from billing.stream.sink import Applied, ApplyAnswer, Batch, ClaimAnswer
 from billing.usage.ops import UsageOp
 
 
@@ -23,30 +25,47 @@ class PostgresSink(LedgerSink[UsageOp]):
     def __init__(self, pool: Pool, settings: Settings) -> None:
         super().__init__(pool, settings, logical=USAGE_TOPIC, topic=settings.topics.usage)
         self._tariffs = settings.topics.tariffs
+        self._recent = RecentSessions()
 
     async def apply(self, batch: Batch[UsageOp]) -> ApplyAnswer:
         """Apply the batch in one transaction."""
         with metrics.apply_seconds.time():
             return await super().apply(batch)
 
+    async def claim(self, partition: int, nonce: str) -> ClaimAnswer:
+        """Raise the partition's epoch and become its owner; nothing is known about its recent sessions."""
+        self._recent.be_careful(partition)
+        return await super().claim(partition, nonce)
+
     async def _apply(self, batch: Batch[UsageOp]) -> ApplyAnswer:
+        try:
+            return await self._settle(batch)
+        except asyncpg.UniqueViolationError:
+            # a duplicate that was older than we remember
+            self._recent.be_careful(batch.partition)
+            metrics.late_duplicates.inc()
+            return await self._settle(batch)
+
+    async def _settle(self, batch: Batch[UsageOp]) -> ApplyAnswer:
         work = sort_operations(batch.ops)
         async with lease(self._pool) as connection:
             try:
                 async with connection.transaction():
-                    counts = await Settlement(connection, batch, work).run(self._check, self._tariffs)
+                    settlement = Settlement(connection, batch, work, self._recent)
+                    sums = await settlement.run(self._check, self._tariffs)
             except RollBack as rolled_back:
                 answer: ApplyAnswer = rolled_back.answer
                 return answer
-        _count(work, counts)
+        self._recent.settled(batch.partition, work.charges)
+        _count(work, sums)
         return Applied(batch.to_offset)
 
 
-def _count(work: Sorted, settled: Sequence[asyncpg.Record]) -> None:
+def _count(work: Sorted, sums: Sequence[CurrencySum]) -> None:
     """Only after the commit: a batch that is rolled back counts nothing."""
-    for row in settled:
-        metrics.settled_sessions.inc(row["sessions"])
-        metrics.settled_micros.labels(row["currency"]).inc(row["amount_micros"])
+    for total in sums:
+        metrics.settled_sessions.inc(total.sessions)
+        metrics.settled_micros.labels(total.currency).inc(total.amount_micros)
     if work.equal_duplicates:
         metrics.duplicates.labels("equal").inc(work.equal_duplicates)
     if work.findings:

@@ -28,21 +28,9 @@ select i.ord, i.id, i.plan, i.currency, t.currency as plan_currency
  order by i.ord limit 1;
 
 -- name: book_openings
--- An entry per incoming account, and its opening credit against suspense. $1 author, $2 reason. Returns how many.
-with entry as (
-    insert into journal (kind, author, reason, account_id, ledger_seq, detail)
-    select 'opened', $1, $2, id, 1, input from incoming order by id
-    returning id, account_id
-), line as (
-    insert into postings (journal_id, ledger_account, account_id, currency, amount_micros)
-    select e.id, side.ledger_account, side.account_id, i.currency, side.amount_micros
-      from entry e
-      join incoming i on i.id = e.account_id
-     cross join lateral (values ('customer', i.id, i.credit_micros), ('suspense', null, -i.credit_micros))
-           as side (ledger_account, account_id, amount_micros)
-     where i.credit_micros <> 0
-)
-select count(*) from entry;
+-- An entry per incoming account; `post_openings` adds its lines, if it has any. $1 author, $2 reason.
+insert into journal (kind, author, reason, account_id, ledger_seq, detail)
+select 'opened', $1, $2, id, 1, input from incoming order by id;
 
 -- name: lock_positions
 -- Hold the incoming accounts' home partitions of topic $1 against settlements until the commit (S46).
@@ -62,9 +50,20 @@ select i.id, i.currency, i.plan, i.home_partition, p.next_offset, i.credit_limit
  order by i.id;
 
 -- name: insert_balances
--- The incoming accounts' balances.
-insert into balances (account_id, credit_micros, ledger_seq)
-select id, credit_micros, 1 from incoming order by id;
+-- The incoming accounts' balances, empty: postings move them.
+insert into balances (account_id, currency, ledger_seq)
+select id, currency, 1 from incoming order by id;
+
+-- name: post_openings
+-- The incoming accounts' opening credit, against suspense.
+insert into postings (journal_id, ledger_account, account_id, currency, amount_micros)
+select j.id, side.ledger_account, side.account_id, i.currency, side.amount_micros
+  from incoming i
+  join journal j on j.account_id = i.id and j.ledger_seq = 1
+ cross join lateral (values ('customer', i.id, i.credit_micros), ('suspense', null, -i.credit_micros))
+       as side (ledger_account, account_id, amount_micros)
+ where i.credit_micros <> 0
+ order by j.id;
 
 -- name: announce_openings
 -- One outbox row per incoming account.

@@ -25,90 +25,36 @@ select p.next_offset, p.fingerprint, p.epoch, p.nonce, p.halted, m.timeline, m.p
 -- Which of the accounts $1 the ledger has.
 select id, home_partition, usage_position from accounts where id = any($1::text[]);
 
--- name: prepare_charges
--- Where a batch's charges are copied to; one per connection, emptied at the end of each transaction. The settings make
--- every join below one index look-up per charge: its cost is the batch's, whatever a plan made while the tables were
--- small believes about their size.
-create temporary table if not exists charges (
-    account_id text, kind text, session_id text, log_offset bigint, log_time_ms bigint, price_time_ms bigint,
-    amount_micros bigint, currency text, plan text, tariff_version integer, tariff_kind text, direction text,
-    destination text, origin text, quantity bigint, status text, matched text, event_id text, event_source text
-) on commit delete rows;
+-- name: look_up
+-- For this transaction, make every join one index look-up per row: its cost is the batch's, whatever a plan made while
+-- the tables were small believes about their size.
 set local enable_seqscan = off;
 set local enable_hashjoin = off;
 set local enable_mergejoin = off;
 set local enable_material = off;
 
--- name: lock_balances
--- Lock the balances of the batch's accounts in account order (so that no two transactions wait for each other);
--- returns one account that is missing or has another currency, with what the ledger says, or no row.
-with wanted as materialized (
-    select distinct account_id, currency from charges
-), locked as materialized (
-    select b.account_id
-      from (select distinct account_id from charges) as w
-      join balances b on b.account_id = w.account_id
-     order by b.account_id
-       for update of b
-)
+-- name: settled_before
+-- Which of the sessions ($1 accounts, $2 kinds, $3 sessions) the ledger has, with what counts.
+select u.account_id, u.kind, u.session_id, u.log_offset as kept_offset, u.amount_micros, u.price_time_ms, u.tariff_kind,
+       u.direction, u.destination, u.origin, u.quantity, u.status, u.matched
+  from unnest($1::text[], $2::text[], $3::text[]) as wanted (account_id, kind, session_id)
+  join usage u using (account_id, kind, session_id);
+
+-- name: strange_account
+-- One of the accounts $1 that the ledger does not have, or has in another currency than $2 says; no row when there is none.
 select w.account_id, w.currency, a.currency as ledger_currency
-  from wanted w
+  from unnest($1::text[], $2::text[]) as w (account_id, currency)
   left join accounts a on a.id = w.account_id
- where (select count(*) from locked) >= 0  -- all of them, before anything else
-   and a.currency is distinct from w.currency
- limit 1;
+ where a.currency is distinct from w.currency limit 1;
 
--- name: settle
--- Settle the charges of partition $1, offsets $2 to $3, as one entry: usage rows (a session that is already there
--- stays), postings aggregated per customer and for the partition's revenue, balances. Returns how many sessions were
--- fresh and their amount per currency.
-with entry_id as materialized (
-    select nextval(pg_get_serial_sequence('journal', 'id')) as id
-), fresh as (
-    insert into usage (account_id, kind, session_id, partition, log_offset, log_time_ms, price_time_ms, amount_micros,
-                       currency, plan, tariff_version, tariff_kind, direction, destination, origin, quantity, status,
-                       matched, event_id, event_source, journal_id)
-    select account_id, kind, session_id, $1::integer, log_offset, log_time_ms, price_time_ms, amount_micros,
-           currency, plan, tariff_version, tariff_kind, direction, destination, origin, quantity, status,
-           matched, event_id, event_source, case when amount_micros <> 0 then (select id from entry_id) end
-      from charges
-     order by account_id, kind, session_id
-        on conflict (account_id, kind, session_id) do nothing
-    returning account_id, currency, amount_micros, log_offset
-), totals as materialized (
-    select account_id, currency, sum(amount_micros)::bigint as amount_micros,
-           max(log_offset) filter (where amount_micros <> 0) as last_offset,
-           count(*) as sessions
-      from fresh group by account_id, currency
-), entry as (
-    insert into journal (id, kind, author, partition, from_offset, to_offset)
-    select id, 'settlement', 'postflight', $1, $2::bigint, $3::bigint from entry_id
-     where exists (select from totals where amount_micros <> 0)
-), posted as (
-    insert into postings (journal_id, ledger_account, account_id, partition, currency, amount_micros)
-    select (select id from entry_id), 'customer', account_id, null, currency, -amount_micros
-      from totals where amount_micros <> 0
-    union all
-    select (select id from entry_id), 'revenue', null, $1, currency, sum(amount_micros)::bigint
-      from totals group by currency having sum(amount_micros) <> 0
-), moved as (
-    update balances b
-       set used_micros = b.used_micros + t.amount_micros,
-           last_charged_offset = greatest(b.last_charged_offset, t.last_offset)
-      from totals t
-     where b.account_id = t.account_id
-)
-select currency, sum(sessions)::bigint as sessions, sum(amount_micros)::bigint as amount_micros
-  from totals group by currency;
+-- name: next_entry
+-- The number of an entry to come.
+select nextval(pg_get_serial_sequence('journal', 'id'));
 
--- name: duplicates
--- Charges of the batch whose session had been settled before it (below offset $1), with what stands in the ledger.
-select c.account_id, c.kind, c.session_id, c.log_offset,
-       u.log_offset as kept_offset, u.amount_micros, u.price_time_ms, u.tariff_kind, u.direction, u.destination,
-       u.origin, u.quantity, u.status, u.matched
-  from charges c
-  join usage u using (account_id, kind, session_id)
- where u.log_offset < $1;
+-- name: add_settlement
+-- Entry $1: the settlement of partition $2, offsets $3 to $4. Its lines follow, and move the balances.
+insert into journal (id, kind, author, partition, from_offset, to_offset)
+values ($1, 'settlement', 'postflight', $2, $3, $4);
 
 -- name: add_dead_letter
 -- Store one record that no money moves for, with its bytes: $1 topic, $2 partition, $3 offset, $4 log time in ms,

@@ -47,7 +47,7 @@ async def test_r8_a_batch_that_fails_leaves_nothing(ledger: Ledger) -> None:
     ops = [charge(0, one, "a"), charge(1, "nobody", "b"), dead_letter(2)]
     answer = await ledger.sink.apply(make_batch(owner, 0, ops))
     assert isinstance(answer, Halted)
-    assert "nobody is in the catalogue but not in the ledger" in answer.reason
+    assert answer.reason == "account nobody is charged in USD, but the ledger has no such account"
     assert await ledger.used(one) == 0
     assert [await ledger.count(table) for table in ("usage", "dead_letters", "findings")] == [0, 0, 0]
     assert (await positions(ledger.pool))[0].position == Position(0, "")
