@@ -70,6 +70,34 @@ def inflight(
     return _run(lambda servers, say: run_inflight(options, servers, say), json_file, markdown=markdown)
 
 
+@bench.command()
+@accounts_option
+@events_option
+@runs_option
+@quick_option
+@json_option
+@markdown_option
+def settle(
+    *, accounts: int | None, events: int | None, runs: int, quick: bool, json_file: str | None, markdown: bool
+) -> int:
+    """Settle a full usage.events into PostgreSQL with one consumer process.
+
+    Compared with COPY of the same rows, with all traffic on one account per partition, with a steady rate, and with a
+    naive consumer; then both consumers together.
+    """
+    from billing.lab.bench.settle import Options, run_settle  # noqa: PLC0415 - the servers' clients load slowly
+
+    options = Options(
+        accounts=accounts or (QUICK_ACCOUNTS if quick else ACCOUNTS),
+        events=events or (QUICK_EVENTS if quick else EVENTS),
+        runs=runs,
+        laps=1 if quick else 2,
+        naive_events=2_000 if quick else 10_000,
+        steady_seconds=QUICK_SECONDS if quick else SECONDS,
+    )
+    return _run(lambda servers, say: run_settle(options, servers, say), json_file, markdown=markdown)
+
+
 def _run(
     work: Callable[[Servers, Callable[[str], None]], Coroutine[Any, Any, Report]],
     json_file: str | None,

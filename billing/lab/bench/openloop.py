@@ -29,10 +29,12 @@ Look = Callable[[], Awaitable[Sequence[int]]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`seconds` from intended sending to applied, sorted; `look_seconds` the mean time between looks; `late_seconds`
+    """`seconds` from intended sending to applied, sorted; `per_second` applied between the first counted record's
+    intended moment and the moment at which everything was; `look_seconds` the mean time between looks; `late_seconds`
     how far a tick was behind its schedule at most."""
 
     seconds: list[float]
+    per_second: float
     look_seconds: float
     late_seconds: float
 
@@ -67,7 +69,9 @@ async def publish_and_see(
         counted = [burst for burst in bursts if burst.intended[0] >= sender.began + skip_seconds]
         found += latencies(counted, watching.sightings(partition))
     looks = watching.looks
-    return Outcome(sorted(found), (looks[-1][0] - looks[0][0]) / max(1, len(looks) - 1), sender.late_seconds)
+    per_second_applied = len(found) / (looks[-1][0] - sender.began - skip_seconds)
+    look_seconds = (looks[-1][0] - looks[0][0]) / max(1, len(looks) - 1)
+    return Outcome(sorted(found), per_second_applied, look_seconds, sender.late_seconds)
 
 
 class _Sender:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from billing.lab.bench.mix import Line
 from billing.lab.population import PLANS, tariff_file
+from billing.ledger.terms import NewAccount
 from billing.rating.tariff_csv import TariffRefused, parse_tariff
 from billing.usage.partitioner import home_partition
 from schemas.catalogue import Heartbeat, PlanAssignment, TariffVersion, catalogue_key, encode_catalogue
@@ -15,7 +16,7 @@ CREDIT_MICROS = 1_000_000_000
 """Of each account: enough that a benchmark brings nobody below the threshold, as almost nobody is at any moment."""
 
 HOT_CREDIT_MICROS = 10**15
-RECHARGE_BELOW_MICROS = 5_000_000
+RECHARGE_BELOW_MICROS, RECHARGE_BY_MICROS = 5_000_000, 20_000_000
 PLAN_NAMES = tuple(PLANS)
 
 
@@ -66,6 +67,20 @@ def opening(partition: int, account: str, credit_micros: int, timeline: str, now
         status="open",
     )
     return Line(account.encode(), encode_entry(entry, now_ms))
+
+
+def application(account: str, credit_micros: int) -> NewAccount:
+    """The same opening, as the ledger takes it."""
+    plan = plan_of(account)
+    return NewAccount(
+        account,
+        PLANS[plan],
+        plan,
+        credit_micros,
+        recharge_below_micros=RECHARGE_BELOW_MICROS,
+        recharge_by_micros=RECHARGE_BY_MICROS,
+        payment_method="pm_card_visa",
+    )
 
 
 def assignment(partition: int, account: str, timeline: str, now_ms: int) -> Line:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from billing.lab.bench.arms import decode, memory, naive, packed
+from billing.lab.bench.arms import decode, memory, naive, naive_ledger, packed
 from billing.lab.bench.arms.making import parts
 from billing.lab.bench.arms.task import Task
 from billing.lab.bench.counter import Counter
@@ -18,7 +18,7 @@ from billing.settings import Settings
 
 
 async def main(name: str, task: Task) -> None:
-    """`name` is one of memory, packed, decode, naive."""
+    """`name` is one of memory, packed, decode, naive, naive_ledger."""
     async with parts(Settings.from_env()) as made:
         match name:
             case "memory":
@@ -29,6 +29,8 @@ async def main(name: str, task: Task) -> None:
                 await decode.run(made, task, Counter(Path(task.counter)))
             case "naive":
                 await naive.run(made, task, Counter(Path(task.counter)))
+            case "naive_ledger":
+                await naive_ledger.run(made, task, Counter(Path(task.counter)))
             case _:
                 raise ValueError(name)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from billing.balance.codec import BalanceOp
 from billing.lab.bench.arms.making import Parts
 from billing.lab.bench.arms.task import Task
@@ -33,7 +35,9 @@ class Accepting:
             self._counter.value += batch.to_offset - batch.from_offset
         return Applied(batch.to_offset)
 
-    async def tend(self, owner: Owner, partition: int, *, at_end: bool) -> TendAnswer:
+    async def tend(
+        self, owner: Owner, partition: int, *, at_end: bool, positions: Mapping[str, Position] | None = None
+    ) -> TendAnswer:
         return Tended(open_holds=False)
 
     async def halt(self, owner: Owner, partition: int, reason: str) -> None:
