@@ -38,6 +38,7 @@ from billing.stream.publisher import Outgoing, Publisher
 from billing.usage.partitioner import home_partition
 from consumers.inflight import inflight
 from consumers.postflight import postflight
+from consumers.reconciler import reconciler
 from consumers.relay import relay
 
 CONSUMERS: dict[str, Callable[[Process], Awaitable[int]]] = {
@@ -45,6 +46,7 @@ CONSUMERS: dict[str, Callable[[Process], Awaitable[int]]] = {
     "postflight": postflight,
     "inflight": inflight,
 }
+OTHERS = {"reconciler": reconciler}  # started by name only: it puts right what a test breaks
 PATIENCE_S = 20.0
 CREDIT = 20_000_000
 
@@ -72,7 +74,7 @@ class Deployment:
         """Run these consumers (all when none is named) as tasks."""
         for name in names or CONSUMERS:
             process = Process(name, self.settings)
-            self._running[name] = process, asyncio.ensure_future(CONSUMERS[name](process))
+            self._running[name] = process, asyncio.ensure_future((CONSUMERS | OTHERS)[name](process))
 
     async def stop(self, *names: str) -> None:
         """Stop these consumers (all when none is named) as SIGTERM does."""

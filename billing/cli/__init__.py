@@ -20,6 +20,8 @@ _COMMANDS = {
     "demo": ("billing.lab.cli", "demo", "The whole pipeline on real servers, verified (what `make run` runs)."),
     "dev": ("billing.cli.dev", "dev", "A local Kafka, Valkey and PostgreSQL."),
     "dlq": ("billing.cli.dlq", "dlq", "Dead letters: list, show, publish again, give up."),
+    "explain": ("billing.cli.explain", "explain", "Why a balance is what it is, from both books."),
+    "findings": ("billing.cli.findings", "findings_group", "What a person should look at; resolving it."),
     "guard": ("billing.cli.guard", "guard", "Health of the balance store, and what to do about it."),
     "holds": ("billing.cli.balances", "holds", "An account's open holds, from Redis."),
     "ledger": ("billing.cli.ledger", "ledger_group", "The books in PostgreSQL."),

@@ -9,7 +9,7 @@ import click
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["inflight", "postflight", "relay", "recharge", "admission"]))
+@click.argument("name", type=click.Choice(["inflight", "postflight", "relay", "recharge", "reconciler", "admission"]))
 def consume(name: str) -> None:
     """Run one consumer until SIGTERM or Ctrl-C."""
     # the process becomes the consumer: `billing` never imports `consumers`

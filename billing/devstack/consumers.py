@@ -13,7 +13,7 @@ from billing.devstack.processes import spawn, tail
 from billing.devstack.record import StackRecord
 from billing.devstack.server import Say
 
-KINDS = ("relay", "inflight", "postflight", "recharge")
+KINDS = ("relay", "inflight", "postflight", "recharge", "reconciler")
 DRAIN_LIMIT_S = 20.0
 SETTLE_S = 2.0
 

@@ -16,7 +16,7 @@ from billing.lab.waiting import WaitedTooLong, until
 from billing.settings import Settings
 
 CONSUMERS = ("relay", "inflight", "postflight")
-WITH_RECHARGE = (*CONSUMERS, "recharge")
+WITH_RECHARGE = (*CONSUMERS, "recharge", "reconciler")
 READY_TIMEOUT_SECONDS = 60.0
 
 

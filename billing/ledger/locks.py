@@ -15,5 +15,7 @@ class Lock(IntEnum):
     RELAY_MEMBER = 3  # shared by every relay, so that they can count each other
     RELAY_CATALOGUE = 4
     REBUILD = 5  # of the balance store, one at a time
+    FINDING = 6  # held while one is recorded
+    RECONCILER = 7  # the one that acts; others stand by
     DEAD_LETTERS = 8  # decisions about them, one at a time
     RELAY_PARTITION = 1000

@@ -137,6 +137,14 @@ async def set_frozen(
     )
 
 
+async def freeze_in(connection: Connection, account: str, *, frozen: bool, author: str, reason: str) -> bool:
+    """As `set_frozen`, in the caller's transaction; False when there is no such account."""
+    if await connection.fetchval(query("recharge_switches.set_frozen"), account, frozen, author, reason) is None:
+        return False
+    await _remember(connection, "freeze" if frozen else "unfreeze", account, author, reason)
+    return True
+
+
 async def forgive(pool: Pool, account: str, *, author: str, reason: str) -> NoSuchAccount | NotAttributed | None:
     """Let the account's declines so far count no more, as a new payment method does by itself."""
     return await _on_account(pool, account, "forgive", author=author, reason=reason, name="forgive")

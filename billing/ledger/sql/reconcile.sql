@@ -55,3 +55,19 @@ select u.kind, u.account_id, u.session_id
   from unnest($2::text[], $3::text[], $4::text[]) as wanted (kind, account_id, session_id)
   join usage u using (kind, account_id, session_id)
  where u.log_offset < $1;
+
+-- name: settled_at
+-- Where session ($1 account, $2 kind, $3 session) was settled.
+select log_offset from usage where account_id = $1 and kind = $2 and session_id = $3;
+
+-- name: touched_since
+-- At most $2 accounts that entries and settlements above journal entry $1 touched, with their home; and the newest entry.
+with newest as materialized (select coalesce(max(id), 0) as id from journal),
+touched as materialized (
+    select account_id from postings where journal_id > $1 and journal_id <= (select id from newest) and account_id is not null
+    union
+    select account_id from journal where id > $1 and id <= (select id from newest) and account_id is not null
+    limit $2
+)
+select n.id as newest, t.account_id, a.home_partition
+  from newest n left join touched t on true left join accounts a on a.id = t.account_id;

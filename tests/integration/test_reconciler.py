@@ -1,0 +1,199 @@
+"""The reconciler process on real servers: what drifts is frozen, recorded, put right, and let go as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from reconcile_harness import CREDIT, Deployment, deployed
+from tampering import Tampering
+from usage_builders import ITEM, item
+
+from billing.balance.records import AccountRecord
+from billing.devstack.isolation import isolated
+from billing.devstack.services import Services
+from billing.ledger.database import fetch, fetchrow, lease
+from billing.ledger.findings import Finding, findings
+from billing.ledger.verify import verify
+from billing.reconcile.resolving import Decision, NotResolved, Resolved, resolve_finding
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ITEM_PRICE = 1_150_000
+CORRECTIONS = "select * from journal where account_id = $1 and kind = 'view_corrected'"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(services: Services) -> AsyncIterator[Deployment]:
+    """One deployment with a reconciler for all of these tests; each has its own accounts."""
+    async with isolated(services, partitions=2) as settings, deployed(settings) as deployment:
+        deployment.start()
+        deployment.start("reconciler")
+        yield deployment
+
+
+async def found(running: Deployment, account: str, *, repeated: int = 0) -> Finding:
+    """The newest finding of the account, once there are more than `repeated`."""
+
+    async def there() -> bool:
+        return len([f async for f in findings(running.pool, account=account)]) > repeated
+
+    await running.until(there)
+    return [f async for f in findings(running.pool, account=account)][-1]
+
+
+async def frozen(running: Deployment, account: str) -> bool:
+    row = await fetchrow(running.pool, "select frozen from recharge_freezes where account_id = $1", account)
+    return row is not None and row["frozen"]
+
+
+async def resolve(running: Deployment, finding: int, way: Any, amount_micros: int = 0) -> Resolved | NotResolved:
+    decision = Decision(way, "ada", "looked into it", amount_micros)
+    return await resolve_finding(running.pool, running.functions, running.settings, finding, decision, wait_s=10)
+
+
+async def until_agreed(running: Deployment, account: str, balance_micros: int) -> None:
+    async def agreed() -> bool:
+        answer = await running.reader.read_balance(account)
+        credit, used = getattr(answer, "credit_micros", None), getattr(answer, "used_micros", 0)
+        return credit is not None and credit - used == balance_micros
+
+    await running.until(agreed)
+    assert (await running.reconcile()).agreed
+
+
+async def drift(running: Deployment, account: str, used_micros: int) -> None:
+    """Redis says that so much more was used."""
+    tampering = Tampering(running, await running.balance(account))
+    record = AccountRecord.unpack(await tampering.read())
+    record.used += used_micros
+    await tampering.write(record.pack())
+
+
+async def tamper_with_ledger(running: Deployment, account: str, credit_micros: int) -> None:
+    """Change the account's row as only a superuser, or a broken disk, can."""
+    async with lease(running.pool) as connection, connection.transaction():
+        await connection.execute("set local session_replication_role = replica")
+        await connection.execute(
+            "update balances set credit_micros = credit_micros + $2 where account_id = $1", account, credit_micros
+        )
+
+
+async def test_s42_a_wrong_view_is_frozen_recorded_and_derived_anew(running: Deployment) -> None:
+    account = await running.open()
+    await running.publish(account, ITEM, item(item_id="i-1"))
+    await running.until_settled()
+    await drift(running, account, 7)
+    finding = await found(running, account)
+    assert (finding.kind, finding.detail["difference_micros"]) == ("books_differ", -7)
+    assert (finding.detail["wrong"], finding.detail["cause"]) == ("view", None)
+    await until_agreed(running, account, CREDIT - ITEM_PRICE)
+    entry = await fetchrow(running.pool, CORRECTIONS, account)
+    assert entry is not None
+    assert (entry["author"], entry["ledger_seq"]) == ("billing/reconciler", 2)
+    assert (await running.balance(account)).ledger_seq == 2
+    # nobody knows why: it stays frozen until a person says so, and is recorded once
+    assert await frozen(running, account)
+    assert len([f async for f in findings(running.pool, account=account)]) == 1
+    assert await resolve(running, finding.id, "look") == Resolved(finding.id, "agreed", None)
+    assert not await frozen(running, account)
+    assert isinstance(await resolve(running, finding.id, "look"), NotResolved)
+    assert all(check.passed for check in await verify(running.pool))
+
+
+async def test_s42_a_ledger_row_changed_by_hand_waits_for_a_person(running: Deployment) -> None:
+    account = await running.open()
+    await running.until_settled()
+    await tamper_with_ledger(running, account, 5)
+    finding = await found(running, account)
+    assert (finding.detail["wrong"], finding.detail["difference_micros"]) == ("ledger", -5)
+    assert await frozen(running, account)
+    assert (await running.balance(account)).credit_micros == CREDIT  # the view is left alone
+    for way in ("repair_view", "correct_ledger"):
+        assert "--recompute-ledger" in getattr(await resolve(running, finding.id, way, -5), "reason", "")
+    answer = await resolve(running, finding.id, "recompute_ledger")
+    assert isinstance(answer, Resolved), answer
+    assert not await frozen(running, account)
+    await until_agreed(running, account, CREDIT)
+    assert all(check.passed for check in await verify(running.pool))
+
+
+async def test_s42_a_wrong_ledger_is_corrected_by_an_entry_and_the_view_follows(running: Deployment) -> None:
+    """The view was right at CREDIT + 9, say; the reconciler made it follow the ledger; a person knows better."""
+    account = await running.open()
+    await running.until_settled()
+    await drift(running, account, -9)
+    finding = await found(running, account)
+    await until_agreed(running, account, CREDIT)
+    answer = await resolve(running, finding.id, "correct_ledger", 9)
+    assert isinstance(answer, Resolved), answer
+    assert answer.ledger_seq == 4
+    assert await resolve(running, finding.id, "correct_ledger", 9) != answer
+    await until_agreed(running, account, CREDIT + 9)
+    rows = await fetch(
+        running.pool, "select kind, origin, author from journal where account_id = $1 order by ledger_seq", account
+    )
+    assert [(row["kind"], row["origin"]) for row in rows[1:]] == [
+        ("view_corrected", None),
+        ("entry", "adjustment"),
+        ("view_corrected", None),
+    ]
+    assert [row["author"] for row in rows[2:]] == ["ada", "ada"]
+
+
+async def test_s42_a_replay_of_a_correction_changes_nothing(running: Deployment) -> None:
+    """After a rebuild the view is right by itself; entries that come again are not above its ledger_seq."""
+    account = await running.open()
+    await running.until_settled()
+    await drift(running, account, 11)
+    finding = await found(running, account)
+    await until_agreed(running, account, CREDIT)
+    await running.rebuild()
+    await running.until_settled()
+    await until_agreed(running, account, CREDIT)
+    assert isinstance(await resolve(running, finding.id, "repair_view"), Resolved)
+    await until_agreed(running, account, CREDIT)
+
+
+async def test_s20_a_duplicate_beyond_the_dedupe_window_is_put_right_and_let_go(running: Deployment) -> None:
+    """The window is made to forget the session, as hours of log time do; PostgreSQL refuses the duplicate."""
+    account = await running.open()
+    await running.publish(account, ITEM, item(item_id="again"))
+    await running.until_settled()
+    known = await running.balance(account)
+    keys = running.functions.keys.data(running.home(account), known.incarnation)
+    session = f"i/{account}/again"
+    client = running.functions.client
+    census = [int(part) for part in (await client.hget(keys[0], "census")).split()]
+    for slot, key in enumerate(keys[6:9]):
+        census[5 + slot] -= await client.srem(key, session)
+    await client.hset(keys[0], "census", " ".join(map(str, census)))
+    await running.publish(account, ITEM, item(item_id="again"))
+    finding = await found(running, account)
+    assert finding.detail["difference_micros"] == -ITEM_PRICE
+    assert finding.detail["cause"]["session"] == "item/again"
+    await until_agreed(running, account, CREDIT - ITEM_PRICE)
+
+    async def let_go() -> bool:
+        return not await frozen(running, account)
+
+    await running.until(let_go)
+    finding = await found(running, account)
+    assert finding.resolution is not None
+    assert (finding.resolution.author, finding.resolution.action) == ("billing/reconciler", "agreed")
+
+
+async def test_s42_an_operator_lets_a_difference_stand(running: Deployment) -> None:
+    account = await running.open()
+    await running.until_settled()
+    await tamper_with_ledger(running, account, 3)
+    finding = await found(running, account)
+    assert isinstance(await resolve(running, finding.id, "look"), NotResolved)
+    assert await resolve(running, finding.id, "accept") == Resolved(finding.id, "accepted", None)
+    assert not await frozen(running, account)
+    await drift(running, account, 1)  # another difference than the one that was let stand
+    later = await found(running, account, repeated=1)
+    assert later.detail["difference_micros"] == -4
+    assert isinstance(await resolve(running, later.id, "recompute_ledger"), Resolved)
