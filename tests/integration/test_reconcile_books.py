@@ -6,14 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import msgpack
 import pytest
 import pytest_asyncio
 from reconcile_harness import CREDIT, Deployment, deployed
 from tampering import Tampering
 from usage_builders import CALL, ITEM, STARTED, call, item, started
 
-from billing.balance.balances import Known
 from billing.balance.records import AccountRecord
 from billing.devstack.isolation import isolated
 from billing.devstack.services import Services
