@@ -27,9 +27,10 @@ from schemas.common import (
 )
 
 Origin: TypeAlias = Literal[
-    "credit", "recharge", "adjustment", "refund", "rerate", "chargeback", "goodwill", "migration"
+    "credit", "recharge", "adjustment", "refund", "rerate", "payment_refund", "chargeback", "goodwill", "migration"
 ]
-"""Why an entry was posted. Only usage, which is not here, makes an account due for recharge (R5)."""
+"""Why an entry was posted. Only usage, which is not here, makes an account due for recharge (R5). `refund` gives back
+what usage cost, `payment_refund` a payment."""
 
 
 class AccountOpened(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -31,9 +31,11 @@ _COMMANDS = {
     "recharge": ("billing.cli.recharges", "recharge", "Pause and resume all charging."),
     "recharges": ("billing.cli.recharges", "recharges", "Charges, newest first, and why or why not."),
     "reconcile": ("billing.cli.operations", "reconcile", "Compare the two sets of books, every account."),
+    "rerate": ("billing.cli.rerate", "rerate", "Price a plan's settled usage again; a dry run unless --apply."),
     "sandbox": ("billing.lab.sandbox.cli", "sandbox", "A payment gateway for development, as Stripe's API."),
+    "statement": ("billing.cli.statement", "statement", "An account's statement of a month."),
     "tariff": ("billing.cli.tariffs", "tariff", "Load tariffs."),
-    "usage": ("billing.cli.ledger", "usage", "An account's settled usage, from PostgreSQL."),
+    "usage": ("billing.cli.usage", "usage", "An account's settled usage, from PostgreSQL; refunds of it."),
 }
 
 

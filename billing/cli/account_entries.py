@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import click
 
@@ -24,14 +25,18 @@ key_option = click.option("--key", help="The same key books once.")
 @click.argument("account_id", metavar="ID")
 @click.argument("amount_micros", metavar="AMOUNT", type=AMOUNT)
 @reason_option
+@click.option("--goodwill", is_flag=True, help="A gift: nothing was paid for it.")
 @key_option
 @no_wait_option
 @json_option
-def credit(account_id: str, amount_micros: int, *, reason: str, key: str | None, no_wait: bool, as_json: bool) -> None:
+def credit(
+    account_id: str, amount_micros: int, *, reason: str, goodwill: bool, key: str | None, no_wait: bool, as_json: bool
+) -> None:
     """Credit an account by hand."""
+    origin: Literal["goodwill", "credit"] = "goodwill" if goodwill else "credit"
 
     async def book(pool: Pool) -> BookAnswer:
-        return await booking.credit(pool, account_id, amount_micros, reason, author=author(), key=key)
+        return await booking.credit(pool, account_id, amount_micros, reason, author=author(), key=key, origin=origin)
 
     _print_booked(run(_book(Settings.from_env(), book, wait=not no_wait)), as_json=as_json)
 
@@ -41,16 +46,25 @@ def credit(account_id: str, amount_micros: int, *, reason: str, key: str | None,
 @click.argument("amount_micros", metavar="AMOUNT", type=AMOUNT)
 @reason_option
 @by_option
+@click.option("--corrects", type=click.IntRange(min=1), metavar="ENTRY", help="The entry that was wrong.")
 @key_option
 @no_wait_option
 @json_option
 def adjust(
-    account_id: str, amount_micros: int, *, reason: str, by: str, key: str | None, no_wait: bool, as_json: bool
+    account_id: str,
+    amount_micros: int,
+    *,
+    reason: str,
+    by: str,
+    corrects: int | None,
+    key: str | None,
+    no_wait: bool,
+    as_json: bool,
 ) -> None:
     """Correct a balance, up or down (-5.00). A debit makes nobody due for a charge until it is acknowledged."""
 
     async def book(pool: Pool) -> BookAnswer:
-        return await booking.adjust(pool, account_id, amount_micros, reason, author=by, key=key)
+        return await booking.adjust(pool, account_id, amount_micros, reason, author=by, key=key, corrects=corrects)
 
     _print_booked(run(_book(Settings.from_env(), book, wait=not no_wait)), as_json=as_json)
 

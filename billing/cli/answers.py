@@ -31,7 +31,7 @@ def explain_refusal(refusal: LedgerRefusal) -> str:
 def _explain_conflict(conflict: Conflict) -> str:
     stored, given = conflict.stored, conflict.given
     if conflict.field == "key":
-        return f"key {given!r} is taken by {stored}, which is another booking (account, amount or reason differ)"
+        return f"key {given!r} is taken by {stored}, which asks for something else (account, amount, reason, …)"
     return f"account {conflict.account} exists with another {conflict.field}: {stored!r}, not {given!r}"
 
 

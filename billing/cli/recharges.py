@@ -20,6 +20,7 @@ from billing.cli.common import (
     run,
 )
 from billing.cli.explaining import evaluation_fields, evaluation_lines, intent_fields
+from billing.cli.taken_back import taken_back
 from billing.ledger.database import Pool
 from billing.money import format_micros
 from billing.recharge import listing, switches
@@ -68,6 +69,9 @@ def list_(account_id: str | None, limit: int | None, as_json: bool) -> None:
         return rows
 
     print_rows(_with_ledger(work), as_json=as_json, empty="no recharges")
+
+
+recharges.add_command(taken_back)
 
 
 @recharges.command("explain")

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal, NamedTuple
 
 from billing.money import MAX_MICROS
 from schemas.ledger import Origin
@@ -21,23 +22,66 @@ class LedgerAccount(StrEnum):
 
     CUSTOMER = "customer"
     REVENUE = "revenue"
-    GATEWAY_CLEARING = "gateway_clearing"  # charged by card, not yet paid out to us
-    CHARGEBACKS = "chargebacks"  # taken back by the customer's bank
-    GOODWILL = "goodwill"  # given away
-    SUSPENSE = "suspense"  # the other side is in books outside this system: cash, opening balances, corrections
+    GATEWAY_CLEARING = "gateway_clearing"
+    CHARGEBACKS = "chargebacks"
+    GOODWILL = "goodwill"
+    SUSPENSE = "suspense"
 
+
+CHART: Mapping[LedgerAccount, str] = {
+    LedgerAccount.CUSTOMER: "Liability: prepaid, owed to the customer in services; below zero, owed by them",
+    LedgerAccount.REVENUE: "Income: usage at its price, less what was refunded or re-rated",
+    LedgerAccount.GATEWAY_CLEARING: "Asset: paid by card and not yet paid out to us",
+    LedgerAccount.CHARGEBACKS: "Liability: taken back by customers' banks and not yet deducted from a payout",
+    LedgerAccount.GOODWILL: "Expense: given away",
+    LedgerAccount.SUSPENSE: "The other side is in books outside this system: cash, opening balances, corrections",
+}
+"""What stands on each account. docs/ledger.md has the same table, and a test compares them."""
 
 COUNTERPART: Mapping[Origin, LedgerAccount] = {
     "credit": LedgerAccount.SUSPENSE,
     "recharge": LedgerAccount.GATEWAY_CLEARING,
     "adjustment": LedgerAccount.SUSPENSE,
-    "refund": LedgerAccount.GATEWAY_CLEARING,
+    "refund": LedgerAccount.REVENUE,
     "rerate": LedgerAccount.REVENUE,
+    "payment_refund": LedgerAccount.GATEWAY_CLEARING,
     "chargeback": LedgerAccount.CHARGEBACKS,
     "goodwill": LedgerAccount.GOODWILL,
     "migration": LedgerAccount.SUSPENSE,
 }
 """What an entry of each origin is booked against. Opening credit is booked against suspense."""
+
+
+class EntryKind(NamedTuple):
+    """One kind of entry as docs/ledger.md shows it: what it is, what books it, and in which directions it may move the
+    customer's balance: 1 credits it (debit the counterpart), -1 debits it (credit the counterpart)."""
+
+    meaning: str
+    booked_by: str
+    directions: tuple[Literal[1, -1], ...]
+
+
+KINDS: Mapping[Origin | Literal["settlement", "opening"], EntryKind] = {
+    "settlement": EntryKind("usage charged, one entry per batch", "`consume postflight`", (-1,)),
+    "opening": EntryKind("what an account was opened with", "`account open`, `import`", (1,)),
+    "credit": EntryKind("money received outside the gateway", "`account credit`", (1,)),
+    "recharge": EntryKind("a card payment", "`consume recharge`", (1,)),
+    "adjustment": EntryKind("a correction by hand", "`account adjust`", (1, -1)),
+    "refund": EntryKind("a session refunded, whole or in part", "`usage refund`", (1,)),
+    "rerate": EntryKind("sessions priced again", "`rerate --apply`", (1, -1)),
+    "payment_refund": EntryKind("a card payment given back", "`recharges taken-back --refund`", (-1,)),
+    "chargeback": EntryKind("a card payment taken back by the bank", "`recharges taken-back --chargeback`", (-1,)),
+    "goodwill": EntryKind("a gift", "`account credit --goodwill`", (1,)),
+    "migration": EntryKind("a balance taken over from another system", "an import of its own", (1, -1)),
+}
+"""Every kind of entry that moves money."""
+
+
+def counterpart(kind: Origin | Literal["settlement", "opening"]) -> LedgerAccount:
+    """What an entry of this kind is booked against."""
+    if kind == "settlement":
+        return LedgerAccount.REVENUE
+    return LedgerAccount.SUSPENSE if kind == "opening" else COUNTERPART[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +100,11 @@ def entry_postings(
 ) -> tuple[Posting, Posting]:
     """The two lines of an entry that changes a customer's balance by `amount_micros` (not 0)."""
     check_amount(amount_micros)
-    counterpart = COUNTERPART[origin]
-    partition = home_partition if counterpart is LedgerAccount.REVENUE else None
+    other_side = COUNTERPART[origin]
+    partition = home_partition if other_side is LedgerAccount.REVENUE else None
     return (
         Posting(LedgerAccount.CUSTOMER, account, None, currency, amount_micros),
-        Posting(counterpart, None, partition, currency, -amount_micros),
+        Posting(other_side, None, partition, currency, -amount_micros),
     )
 
 

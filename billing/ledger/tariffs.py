@@ -19,6 +19,9 @@ from schemas.catalogue import Rate, TariffVersion
 
 _RATE_COLUMNS = tuple(Rate.__struct_fields__)
 
+NEVER_MS = 2**53 - 1
+"""When a version takes effect that prices nothing by itself: it is there to re-rate with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -121,7 +124,8 @@ async def _load(
     if newest is not None:
         if newest["currency"] != currency:
             return OtherCurrency(plan, newest["currency"], currency)
-        again = newest["version"] == 1 or effective_ms in (None, newest["effective_ms"])
+        anyhow = effective_ms is None and newest["effective_ms"] != NEVER_MS
+        again = newest["version"] == 1 or anyhow or effective_ms == newest["effective_ms"]
         if again and await _rates_of(connection, plan, newest["version"]) == frozenset(rates):
             return AlreadyLoaded(plan, newest["version"], newest["effective_ms"])
     version = 1 if newest is None else newest["version"] + 1
