@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 
 from billing.lab.bench.people import People, application
+from billing.lab.bench.results import Written
 from billing.lab.prepare import AUTHOR, NotPrepared
 from billing.ledger.database import Pool
 from billing.ledger.migrate import USAGE_TOPIC
@@ -20,18 +21,6 @@ from billing.ledger.terms import Imported
 IMPORT_ACCOUNTS = 50_000
 IMPORTS_AT_ONCE = 2
 TIMEOUT_S = 600.0
-
-
-class Written(NamedTuple):
-    """What PostgreSQL has written so far."""
-
-    inserted: int  # rows, of all tables
-    updated: int
-    wal_bytes: int
-    page_images: int
-
-    def since(self, before: Written) -> Written:
-        return Written(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 class Books:

@@ -100,13 +100,12 @@ async def prepare(servers: Servers, people: People, producer: AIOKafkaProducer, 
     if not isinstance(answer, Prepared) or answer.incarnation is None:
         raise NotPrepared(f"migrate: {answer}")
     keys = KeySpace(servers.settings.key_prefix, servers.settings.partitions)
-    rates = next(t.rates for t in tariffs(answer.timeline) if t.plan == "us-standard")
     return Ground(
         servers,
         people,
         answer.timeline,
         answer.incarnation,
-        dialled(rates),
+        dialled([tariff.rates for tariff in tariffs(answer.timeline)]),
         producer,
         redis,
         fills=random.randrange(MAX_COUNT),  # seeds need only differ

@@ -16,11 +16,12 @@ from billing.lab.bench.figures import Report, Values
 from billing.lab.bench.fill import producer
 from billing.lab.bench.ground import Ground, prepare
 from billing.lab.bench.inflight_figures import FIGURES, values_of
-from billing.lab.bench.loading import Loaded, load
+from billing.lab.bench.loading import load
 from billing.lab.bench.machine import conditions
-from billing.lab.bench.openloop import Outcome, publish_and_see
+from billing.lab.bench.openloop import publish_and_see
 from billing.lab.bench.people import People
 from billing.lab.bench.rawlook import raw_positions
+from billing.lab.bench.results import Loaded, Outcome
 from billing.lab.bench.running import all_running, arm, consumer, counted, watched
 from billing.lab.bench.series import Pace
 from billing.lab.bench.servers import Servers

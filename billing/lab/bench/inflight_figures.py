@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from billing.lab.bench.figures import Figure, Values
-from billing.lab.bench.loading import Loaded
-from billing.lab.bench.openloop import Outcome
+from billing.lab.bench.results import Loaded, Outcome
 from billing.lab.bench.series import Pace
 from billing.lab.bench.stats import percentile
 

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from billing.lab.bench import scrape
 from billing.lab.bench.ground import Ground, publish_catalogue, publish_openings
+from billing.lab.bench.results import Loaded
 from billing.lab.bench.running import consumer, watched
-
-
-class Loaded(NamedTuple):
-    """`bytes_per_account` of memory in all; `record_bytes` of that in the hash of accounts, by MEMORY USAGE."""
-
-    opened_per_second: float
-    bytes_per_account: float
-    record_bytes: float
 
 
 async def load(ground: Ground, say: Callable[[str], None]) -> Loaded:

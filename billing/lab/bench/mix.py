@@ -40,13 +40,15 @@ class Dialled:
     texts: tuple[tuple[str, str, int], ...]
 
 
-def dialled(rates: Sequence[Rate]) -> Dialled:
-    """Destinations that these rates have a price for."""
-    calls = tuple((r.direction, f"+{r.match}", 11 - len(r.match)) for r in rates if r.kind == "call")
-    texts = tuple(
-        (r.direction, f"+{r.match}", 11 - len(r.match)) for r in rates if r.kind == "sms" and r.match.isdigit()
-    )
-    return Dialled(calls, texts)
+def dialled(plans: Sequence[Sequence[Rate]]) -> Dialled:
+    """Destinations that every plan has a price for."""
+    known = [{(rate.kind, rate.direction, rate.match) for rate in rates} for rates in plans]
+    shared = sorted(use for use in set.intersection(*known) if use[2].isdigit())
+
+    def of(kind: str) -> tuple[tuple[str, str, int], ...]:
+        return tuple((direction, f"+{match}", 11 - len(match)) for k, direction, match in shared if k == kind)
+
+    return Dialled(of("call"), of("sms"))
 
 
 class Mix:

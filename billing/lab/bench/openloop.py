@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
 
 from billing.lab.bench.mix import Line
+from billing.lab.bench.results import Outcome
 from billing.lab.bench.stats import Burst, Sighting, latencies
 from billing.lab.waiting import until
 from schemas.common import CLOUDEVENTS_HEADERS
@@ -25,18 +25,6 @@ TICK_SECONDS = 0.005
 PATIENCE_SECONDS = 60.0
 
 Look = Callable[[], Awaitable[Sequence[int]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """`seconds` from intended sending to applied, sorted; `per_second` applied between the first counted record's
-    intended moment and the moment at which everything was; `look_seconds` the mean time between looks; `late_seconds`
-    how far a tick was behind its schedule at most."""
-
-    seconds: list[float]
-    per_second: float
-    look_seconds: float
-    late_seconds: float
 
 
 async def publish_and_see(

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from billing.lab.bench.arms.naive_ledger import TABLES
 from billing.lab.bench.arms.task import Task
-from billing.lab.bench.books import Books, Written, open_books
+from billing.lab.bench.books import Books, open_books
 from billing.lab.bench.cpu import own_seconds
 from billing.lab.bench.drain import watch
 from billing.lab.bench.figures import Report, Values
@@ -22,10 +22,11 @@ from billing.lab.bench.ledger_load import load_all, skip_in_redis
 from billing.lab.bench.machine import conditions
 from billing.lab.bench.openloop import publish_and_see
 from billing.lab.bench.people import People
+from billing.lab.bench.results import Steady, Written
 from billing.lab.bench.running import all_running, check, consumer, counted, watched
 from billing.lab.bench.series import Pace
 from billing.lab.bench.servers import Servers
-from billing.lab.bench.settle_figures import FIGURES, Steady, values_of
+from billing.lab.bench.settle_figures import FIGURES, values_of
 from billing.lab.waiting import until
 
 Say = Callable[[str], None]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
-from billing.lab.bench.books import Written
 from billing.lab.bench.figures import Figure, Values
-from billing.lab.bench.openloop import Outcome
+from billing.lab.bench.results import Steady, Written
 from billing.lab.bench.series import Pace
 from billing.lab.bench.stats import percentile
 
@@ -52,14 +50,6 @@ FIGURES = (
     Figure("usage_rows", "rows in it at the end of the run", "rows"),
     Figure("opened_per_second", "accounts opened in the ledger", "accounts/s"),
 )
-
-
-class Steady(NamedTuple):
-    """An open loop: the rate offered, what came of it, CPU per event by process in us."""
-
-    per_second: float
-    outcome: Outcome
-    cpu_micros: Mapping[str, float]
 
 
 def values_of(
