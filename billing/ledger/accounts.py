@@ -128,9 +128,9 @@ async def set_in(connection: Connection, account: str, changes: Changes, *, auth
     await connection.execute(query("accounts.change"), account, *(terms[name] for name in _TERMS))
     detail = msgspec.json.encode({"from": {name: row[name] for name in new}, "to": new}).decode()
     await connection.fetchval(
-        query("booking.insert_entry"), account, seq, "changed", None, author, reason, None, None, detail
+        query("booking.insert_entry"), account, seq, "changed", None, author, reason, None, None, detail, None
     )
-    await connection.execute(query("booking.move"), account, 0, 0, seq)
+    await connection.execute(query("booking.move"), account, 0, seq)
     await announce(connection, row["home_partition"], _changed(row, terms, seq))
     return Changed(account, seq, effective_ms)
 

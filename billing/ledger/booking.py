@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import asyncpg
 import msgspec
@@ -28,7 +29,8 @@ _TYPES: dict[type, str] = {
 @dataclass(frozen=True, slots=True)
 class EntryRequest:
     """An entry that changes the customer's balance by `amount_micros`: above 0 credits, below 0 debits. The same
-    `key` books once; None is never a repeat."""
+    `key` books once; None is never a repeat. `corrects` is the entry that this one corrects, `detail` what else is
+    kept with it, `asked` what the key stands for where that is not simply the entry."""
 
     account: str
     amount_micros: int
@@ -36,11 +38,21 @@ class EntryRequest:
     reason: str
     author: str
     key: str | None = None
+    corrects: int | None = None
+    detail: Mapping[str, Any] | None = None
+    asked: Sequence[Any] | None = None
 
     def input_hash(self) -> str:
         """Of what the request asks for: a key that is used again must ask for the same."""
-        asked = [self.account, self.amount_micros, self.origin, self.reason]
-        return sha256(msgspec.json.encode(asked)).hexdigest()
+        if self.asked is not None:
+            return hash_of(self.asked)
+        link = [] if self.corrects is None else [self.corrects]
+        return hash_of([self.account, self.amount_micros, self.origin, self.reason, *link])
+
+
+def hash_of(asked: Sequence[Any]) -> str:
+    """The hash of an input, as it is kept with its key."""
+    return sha256(msgspec.json.encode(asked)).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +80,41 @@ BookAnswer: TypeAlias = Booked | Conflict | NoSuchAccount | Invalid
 
 
 async def credit(
-    pool: Pool, account: str, amount_micros: int, reason: str, *, author: str, key: str | None = None
+    pool: Pool,
+    account: str,
+    amount_micros: int,
+    reason: str,
+    *,
+    author: str,
+    key: str | None = None,
+    origin: Literal["credit", "goodwill"] = "credit",
 ) -> BookAnswer:
     """Credit an account by hand. Closed and suspended ones too: their balance is still owed."""
     if not is_amount(amount_micros, 1):
         return Invalid(account, "amount_micros", "must be whole micro-units from 1 to 2^53 - 1")
-    request = EntryRequest(account, amount_micros, "credit", reason, author, key)
+    request = EntryRequest(account, amount_micros, origin, reason, author, key)
     return await in_transaction(pool, lambda connection: book(connection, request))
 
 
 async def adjust(
-    pool: Pool, account: str, amount_micros: int, reason: str, *, author: str, key: str | None = None
+    pool: Pool,
+    account: str,
+    amount_micros: int,
+    reason: str,
+    *,
+    author: str,
+    key: str | None = None,
+    corrects: int | None = None,
 ) -> BookAnswer:
-    """Correct a balance, either sign (R6: a correction is a new entry). A debit makes nobody due (R5)."""
-    request = EntryRequest(account, amount_micros, "adjustment", reason, author, key)
-    return await in_transaction(pool, lambda connection: book(connection, request))
+    """Correct a balance, either sign (R6: a correction is a new entry), and, where it is named, the entry that was
+    wrong. A debit makes nobody due (R5)."""
+    request = EntryRequest(account, amount_micros, "adjustment", reason, author, key, corrects)
+    try:
+        return await in_transaction(pool, lambda connection: book(connection, request))
+    except asyncpg.CheckViolationError as error:
+        if error.constraint_name != "corrects_an_entry":
+            raise
+        return Invalid(account, "corrects", f"{corrects} is no entry of this account")
 
 
 async def book(connection: Connection, request: EntryRequest) -> BookAnswer:
@@ -96,7 +128,7 @@ async def book(connection: Connection, request: EntryRequest) -> BookAnswer:
     if request.key is not None:
         before = await connection.fetchrow(query("booking.by_key"), request.key)
         if before is not None:
-            return _repeat(request, before, row)
+            return repeat(request.account, request.input_hash(), before, row)
     excluded_micros = max(0, -request.amount_micros)
     credit_micros = row["credit_micros"] + request.amount_micros
     if not is_amount(credit_micros) or row["excluded_micros"] + excluded_micros > MAX_MICROS:
@@ -109,11 +141,13 @@ async def _book(connection: Connection, request: EntryRequest, row: asyncpg.Reco
     entry_id = await connection.fetchval(
         query("booking.insert_entry"),
         *(request.account, seq, "entry", request.origin, request.author, request.reason),
-        *(request.key, request.input_hash() if request.key is not None else None, None),
+        *(request.key, request.input_hash() if request.key is not None else None),
+        None if request.detail is None else msgspec.json.encode(request.detail).decode(),
+        request.corrects,
     )
     postings = entry_postings(request.account, row["home_partition"], currency, amount_micros, request.origin)
     await _insert_postings(connection, entry_id, postings)
-    await connection.execute(query("booking.move"), request.account, amount_micros, excluded_micros, seq)
+    await connection.execute(query("booking.move"), request.account, excluded_micros, seq)
     posted = EntryPosted(
         account=request.account,
         ledger_seq=seq,
@@ -144,9 +178,9 @@ async def acknowledge_debits(
         seq, excluded_micros = row["ledger_seq"] + 1, row["excluded_micros"]
         detail = msgspec.json.encode({"excluded_micros": excluded_micros}).decode()
         await connection.fetchval(
-            query("booking.insert_entry"), account, seq, "acknowledged", None, author, reason, None, None, detail
+            query("booking.insert_entry"), account, seq, "acknowledged", None, author, reason, None, None, detail, None
         )
-        await connection.execute(query("booking.move"), account, 0, -excluded_micros, seq)
+        await connection.execute(query("booking.move"), account, -excluded_micros, seq)
         fact = DebitsAcknowledged(account=account, ledger_seq=seq, timeline=row["timeline"])
         await announce(connection, row["home_partition"], fact)
         return Acknowledged(account, seq, excluded_micros)
@@ -176,11 +210,12 @@ async def _insert_postings(connection: Connection, entry_id: int, postings: tupl
     )
 
 
-def _repeat(request: EntryRequest, before: Any, row: Any) -> Booked | Conflict:
-    if before["input_hash"] != request.input_hash():
-        return Conflict(request.account, "key", f"entry {before['id']}", request.key)
+def repeat(account: str, input_hash: str, before: asyncpg.Record, row: asyncpg.Record) -> Booked | Conflict:
+    """What a key that was used `before` answers: its entry, or that it asks for something else now."""
+    if before["input_hash"] != input_hash:
+        return Conflict(account, "key", f"entry {before['id']}", before["idempotency_key"])
     balance_micros = row["credit_micros"] - row["used_micros"]
-    return Booked(request.account, before["id"], before["ledger_seq"], balance_micros, row["currency"], repeated=True)
+    return Booked(account, before["id"], before["ledger_seq"], balance_micros, row["currency"], repeated=True)
 
 
 def _problem_of(request: EntryRequest) -> Invalid | None:
@@ -188,6 +223,8 @@ def _problem_of(request: EntryRequest) -> Invalid | None:
         return Invalid(str(request.account)[:64], "id", "must be 1 to 64 of A-Z a-z 0-9 . _ : -")
     if not is_amount(request.amount_micros) or request.amount_micros == 0:
         return Invalid(request.account, "amount_micros", "must be whole micro-units below 2^53 and not 0")
+    if request.corrects is not None and not is_amount(request.corrects, 1):
+        return Invalid(request.account, "corrects", "must be the number of an entry")
     texts = {"reason": request.reason, "author": request.author, "key": request.key}
     for field, value in texts.items():
         problem = None if value is None else text_problem(value, empty=False)

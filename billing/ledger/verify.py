@@ -21,6 +21,9 @@ CHECKS = (
     "usage_is_in_place",
     "dead_letters_are_in_place",
     "recharges_are_booked",
+    "corrections_equal_entries",
+    "corrections_fit_usage",
+    "corrected_entries_are_there",
 )
 """In order; each is described beside its query in sql/verify.sql."""
 

@@ -119,3 +119,42 @@ select count(*) as violations, min('account ' || coalesce(i.account_id, j.accoun
  where i.id is null or j.account_id is null
     or j.idempotency_key is distinct from concat_ws(':', 'recharge', i.timeline, i.account_id, i.episode, 'credit')
     or j.amount_micros <> i.received_minor * (i.amount_micros / i.amount_minor);
+
+-- name: corrections_equal_entries
+-- Every refund and re-rating gave back what its sessions say, to their account.
+select count(*) as violations, min('entry ' || id || ': books ' || coalesce(booked::text, 'nothing') || ', its sessions '
+           || coalesce(corrected::text, 'nothing')) as example
+  from (select coalesce(j.id, c.journal_id) as id, j.booked, c.corrected
+          from (select e.id, e.account_id, sum(p.amount_micros) as booked
+                  from journal e
+                  left join postings p on p.journal_id = e.id and p.ledger_account = 'customer'
+                 where e.origin in ('refund', 'rerate') group by e.id, e.account_id) as j
+          full join (select journal_id, account_id, sum(amount_micros) as corrected
+                       from usage_corrections group by journal_id, account_id) as c
+            on c.journal_id = j.id and c.account_id = j.account_id
+         where j.booked is distinct from c.corrected) as strange;
+
+-- name: corrections_fit_usage
+-- No session was corrected beyond its price, and every corrected one is settled.
+select count(*) as violations, min('session ' || account_id || '/' || kind || '/' || session_id || ': price '
+           || coalesce(price::text, 'missing') || ', given back ' || back) as example
+  from (select c.account_id, c.kind, c.session_id, c.back, u.amount_micros as price
+          from (select account_id, kind, session_id, sum(amount_micros) as back
+                  from usage_corrections group by account_id, kind, session_id) as c
+          left join usage u using (account_id, kind, session_id)
+         where u.amount_micros is null or u.amount_micros < c.back) as strange;
+
+-- name: corrected_entries_are_there
+-- What an entry says that it corrects is there, and of no payment more was taken back than it was.
+select count(*) as violations, min('entry ' || id || ' (' || coalesce(left_micros::text, 'missing') || ')') as example
+  from (select c.corrects_id as id, sum(o.amount_micros) + coalesce(sum(c.amount_micros), 0) as left_micros
+          from (select e.corrects_id, sum(p.amount_micros) filter (where e.origin in ('payment_refund', 'chargeback'))
+                           as amount_micros
+                  from journal e
+                  join postings p on p.journal_id = e.id and p.ledger_account = 'customer'
+                 where e.corrects_id is not null group by e.corrects_id) as c
+          left join journal j on j.id = c.corrects_id
+          left join lateral (select sum(abs(p.amount_micros)) as amount_micros from postings p
+                              where p.journal_id = j.id and p.ledger_account = 'customer') as o on j.id is not null
+         group by c.corrects_id, j.id
+        having j.id is null or sum(o.amount_micros) + coalesce(sum(c.amount_micros), 0) < 0) as strange;

@@ -6,7 +6,8 @@ import asyncpg
 import pytest
 from ledger_support import AUTHOR, Ledger, charge, dead_letter, names
 
-from billing.ledger.booking import credit
+from billing.ledger.booking import Booked, adjust, credit
+from billing.ledger.corrections import Refunded, refund_usage
 from billing.ledger.database import Pool
 from billing.ledger.verify import CHECKS, run_checks, verify
 
@@ -19,6 +20,9 @@ async def books(ledger: Ledger) -> Ledger:
     await credit(ledger.pool, one, 1_000_000, "thanks", author=AUTHOR)
     owner = await ledger.claim()
     await ledger.settle(owner, 0, [charge(0, one, "a"), charge(1, one, "a", 7), charge(2, two, "b"), dead_letter(3)])
+    assert isinstance(await refund_usage(ledger.pool, two, "b", 5, "bad line", author=AUTHOR), Refunded)
+    wrong = await ledger.pool.fetchval("select id from journal where origin = 'credit'")
+    assert isinstance(await adjust(ledger.pool, one, -1, "too much", author=AUTHOR, corrects=wrong), Booked)
     return ledger
 
 
@@ -101,7 +105,10 @@ DAMAGE = [
     ("update usage set currency = 'EUR'", "usage_is_in_place"),
     ("update positions set next_offset = 1", "usage_is_in_place"),
     ("update positions set next_offset = 1", "dead_letters_are_in_place"),
-    ("update journal set origin = 'recharge' where kind = 'entry'", "recharges_are_booked"),
+    ("update journal set origin = 'recharge' where origin = 'credit'", "recharges_are_booked"),
+    ("update usage_corrections set amount_micros = 1", "corrections_equal_entries"),
+    ("update usage_corrections set session_id = 'x'", "corrections_fit_usage"),
+    ("update journal set corrects_id = 1000000 where corrects_id is not null", "corrected_entries_are_there"),
 ]
 
 
