@@ -3,8 +3,7 @@ local META, POS, ACCT, SESS, LEASE, STRAY, DERIVING, DONE = 1, 2, 3, 4, 5, 6, 7,
 local ALERT, SIG, MARKER = 11, 12, 13
 -- Members of a packed account record.
 local CURRENCY, CREDIT, USED, HELD, LIMIT, BELOW, EXCLUDED, SEQ, LAST, STATUS, FLAGS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
--- Members of a packed hold, and of what is kept of an account whose balance is unknown.
-local H_AMOUNT, H_ELAPSED, H_LEASE_END = 1, 2, 3
+-- Members of what is kept of an account whose balance is unknown.
 local U_REASON, U_OFFSET, U_SEEN, U_FIRST = 1, 2, 3, 4 -- usage from FIRST to below OFFSET was passed
 
 local SAFE = 9007199254740992 -- 2^53: every integer is smaller in size, because Lua numbers are doubles
@@ -14,6 +13,33 @@ local STRAYS = 10000          -- strays kept per partition
 -- The only way to change a key; a test build makes it fail after a number of calls.
 local function write(...)
   return redis.call(...)
+end
+
+-- Records are packed as structs of doubles, which hold each integer within 2^53 exactly: half the time of msgpack.
+-- NONE stands for "no threshold".
+local ACCOUNT_FORMAT, HOLD_FORMAT = '<c3ddddddddBB', '<ddd'
+local NONE = -9007199254740992
+
+local function unpack_account(packed)
+  local record = {struct.unpack(ACCOUNT_FORMAT, packed)}
+  if record[BELOW] == NONE then
+    record[BELOW] = false
+  end
+  return record
+end
+
+local function pack_account(r)
+  return struct.pack(ACCOUNT_FORMAT, r[CURRENCY], r[CREDIT], r[USED], r[HELD], r[LIMIT], r[BELOW] or NONE, r[EXCLUDED],
+    r[SEQ], r[LAST], r[STATUS], r[FLAGS])
+end
+
+-- Amount, elapsed, end of the lease.
+local function unpack_hold(packed)
+  return struct.unpack(HOLD_FORMAT, packed)
+end
+
+local function pack_hold(amount, elapsed, lease_end)
+  return struct.pack(HOLD_FORMAT, amount, elapsed, lease_end)
 end
 
 local function text(integer)

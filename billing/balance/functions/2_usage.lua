@@ -3,19 +3,23 @@
 local HOLD, CHARGE, PASS = 1, 2, 3
 local STRIDE = 7
 
+-- Raises for anything but numbers among the operations: comparing a string or a table with a number does. NaN compares
+-- as false, so every condition says what must be.
 local function well_formed(b, from, to)
   local ops, accounts, sessions, last = b.ops, #b.accounts, #b.sessions, from - 1
   if #ops % STRIDE ~= 0 or #b.currencies ~= accounts then
     return false
   end
   for i = 1, #ops, STRIDE do
-    local code, offset, account = ops[i], ops[i + 1], ops[i + 2]
-    if not whole(offset, last + 1) or offset >= to or not whole(account, 1) or account > accounts then
+    local code, offset, account, session = ops[i], ops[i + 1], ops[i + 2], ops[i + 3]
+    local amount, elapsed, lease_end = ops[i + 4], ops[i + 5], ops[i + 6]
+    if not (offset > last and offset < to and offset % 1 == 0 and account >= 1 and account <= accounts
+      and account % 1 == 0) then
       return false
     elseif code == HOLD or code == CHARGE then
-      local session = ops[i + 3]
-      if not whole(session, 1) or session > sessions or not whole(ops[i + 4], 0) or not whole(ops[i + 5], 0)
-        or not whole(ops[i + 6], 0) then
+      if not (session >= 1 and session <= sessions and session % 1 == 0 and amount >= 0 and amount < SAFE
+        and amount % 1 == 0 and elapsed >= 0 and elapsed < SAFE and elapsed % 1 == 0 and lease_end >= 0
+        and lease_end < SAFE and lease_end % 1 == 0) then
         return false
       end
     elseif code ~= PASS then
@@ -45,7 +49,7 @@ local function read_usage(keys, state, b, t)
       end
     end
   end
-  b.changed, b.changed_hold, b.changed_unknown, b.stray, b.done = {}, {}, {}, {}, {}
+  b.changed, b.lease_end, b.changed_unknown, b.stray, b.done = {}, {}, {}, {}, {}
   b.duplicates, b.passed = 0, 0
 end
 
@@ -56,11 +60,11 @@ local function lose(b, a, reason, offset)
   b.passed = b.passed + 1
 end
 
+-- The packed hold as this batch has left it, or false.
 local function hold_of(b, s)
   local hold = b.hold[s]
   if hold == nil then
-    hold = b.raw_hold[s] and cmsgpack.unpack(b.raw_hold[s])
-    b.hold[s] = hold
+    return b.raw_hold[s]
   end
   return hold
 end
@@ -69,17 +73,19 @@ local function place(b, a, s, offset, amount, elapsed, lease_end)
   if b.settled[s] then
     return
   end
-  local record, hold = b.record[a], hold_of(b, s)
+  local record, hold, before = b.record[a], hold_of(b, s), 0
   if hold then
-    if elapsed < hold[H_ELAPSED] then
+    local old_elapsed, old_end
+    before, old_elapsed, old_end = unpack_hold(hold)
+    if elapsed < old_elapsed then
       return
-    elseif elapsed == hold[H_ELAPSED] then
-      amount = hold[H_AMOUNT]
+    elseif elapsed == old_elapsed then
+      amount = before
     end
-    lease_end = math.max(lease_end, hold[H_LEASE_END])
+    lease_end = math.max(lease_end, old_end)
   end
   -- the difference first: held + amount could leave what a double holds exactly
-  local held = record[HELD] + (amount - (hold and hold[H_AMOUNT] or 0))
+  local held = record[HELD] + (amount - before)
   if not within(held) then
     return lose(b, a, 'overflow', offset)
   end
@@ -87,8 +93,8 @@ local function place(b, a, s, offset, amount, elapsed, lease_end)
     record[HELD] = held
     b.changed[a] = true
   end
-  b.hold[s] = {amount, elapsed, lease_end}
-  b.changed_hold[s] = true
+  b.hold[s] = pack_hold(amount, elapsed, lease_end)
+  b.lease_end[s] = lease_end
 end
 
 local function charge(b, a, s, offset, amount)
@@ -107,9 +113,8 @@ local function charge(b, a, s, offset, amount)
     record[LAST] = offset
   end
   if hold then
-    record[HELD] = record[HELD] - hold[H_AMOUNT]
+    record[HELD] = record[HELD] - unpack_hold(hold)
     b.hold[s] = false
-    b.changed_hold[s] = true
   end
   if amount > 0 or hold then
     b.changed[a] = true
@@ -135,7 +140,7 @@ local function compute_usage(b, caught_up)
       b.stray[a] = offset + 1
     else
       if not record then
-        record = cmsgpack.unpack(b.raw[a])
+        record = unpack_account(b.raw[a])
         b.record[a] = record
       end
       if code == CHARGE then
@@ -152,14 +157,13 @@ local function compute_usage(b, caught_up)
 end
 
 local function write_holds(keys, b)
-  local set, leases, gone = {}, {}, {}
-  for s in pairs(b.changed_hold) do
-    local hold, session = b.hold[s], b.sessions[s]
+  local set, leases, gone, n = {}, {}, {}, 0
+  for s, hold in pairs(b.hold) do
+    local session = b.sessions[s]
     if hold then
-      set[#set + 1] = session
-      set[#set + 1] = cmsgpack.pack(hold)
-      leases[#leases + 1] = text(hold[H_LEASE_END])
-      leases[#leases + 1] = session
+      set[n + 1], set[n + 2] = session, hold
+      leases[n + 1], leases[n + 2] = b.lease_end[s], session -- whole numbers are written as such
+      n = n + 2
     elseif b.raw_hold[s] then
       gone[#gone + 1] = session
     end
@@ -210,7 +214,7 @@ local function pack_accounts(keys, b, out)
       end
     end
     set[n + 1] = b.accounts[a]
-    set[n + 2] = cmsgpack.pack(record)
+    set[n + 2] = pack_account(record)
     n = n + 2
   end
   return set
@@ -223,7 +227,8 @@ local function usage(keys, args)
   end
   local packed, b = cmsgpack.unpack(args[12]), nil
   b = {accounts = packed[1], currencies = packed[2], sessions = packed[3], ops = packed[4]}
-  if not well_formed(b, state.usage_offset, tonumber(args[8])) then
+  local readable, good = pcall(well_formed, b, state.usage_offset, tonumber(args[8]))
+  if not (readable and good) then
     return {'refused', 'malformed batch: operations'}
   end
   local t = math.max(state.log_time, tonumber(args[10]))

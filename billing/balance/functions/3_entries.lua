@@ -90,7 +90,7 @@ end
 local function read_entries(keys, b)
   b.record, b.unknown, b.changed, b.changed_unknown, b.gone = {}, {}, {}, {}, {}
   for i, packed in ipairs(read_all('HMGET', keys[ACCT], b.accounts)) do
-    b.record[i] = packed and cmsgpack.unpack(packed) or nil
+    b.record[i] = packed and unpack_account(packed) or nil
   end
   for i, packed in ipairs(read_all('HMGET', keys[DERIVING], b.accounts)) do
     b.unknown[i] = packed and cmsgpack.unpack(packed) or nil

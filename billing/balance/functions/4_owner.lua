@@ -31,13 +31,13 @@ local function release(keys, sessions, out)
       names[#names + 1] = account
     end
     if holds[i] then
-      freed[account][session] = cmsgpack.unpack(holds[i])[H_AMOUNT]
+      freed[account][session] = unpack_hold(holds[i])
     end
   end
   local unknown, set = read_all('HMGET', keys[DERIVING], names), {}
   for i, packed in ipairs(read_all('HMGET', keys[ACCT], names)) do
     if packed then
-      local account, record = names[i], cmsgpack.unpack(packed)
+      local account, record = names[i], unpack_account(packed)
       for _, amount in pairs(freed[account]) do
         record[HELD] = record[HELD] - amount
       end
@@ -48,7 +48,7 @@ local function release(keys, sessions, out)
         watch(keys, out, account, record)
       end
       set[#set + 1] = account
-      set[#set + 1] = cmsgpack.pack(record)
+      set[#set + 1] = pack_account(record)
     end
   end
   return set
@@ -137,15 +137,18 @@ local function bring_back(keys, state, record, passed)
   end
   for i, packed in ipairs(read_all('HMGET', keys[SESS], sessions)) do
     local amount, elapsed, lease_end = passed[4 * i - 2], passed[4 * i - 1], passed[4 * i]
-    local old = packed and cmsgpack.unpack(packed) or {0, -1, 0}
-    if elapsed == old[H_ELAPSED] then
-      amount = old[H_AMOUNT]
+    local before, old_elapsed, old_end = 0, -1, 0
+    if packed then
+      before, old_elapsed, old_end = unpack_hold(packed)
     end
-    if not settled[i] and elapsed >= old[H_ELAPSED] then
-      record[HELD] = record[HELD] + (amount - old[H_AMOUNT])
-      lease_end = math.max(lease_end, old[H_LEASE_END])
+    if elapsed == old_elapsed then
+      amount = before
+    end
+    if not settled[i] and elapsed >= old_elapsed then
+      record[HELD] = record[HELD] + (amount - before)
+      lease_end = math.max(lease_end, old_end)
       set[#set + 1] = sessions[i]
-      set[#set + 1] = cmsgpack.pack({amount, elapsed, lease_end})
+      set[#set + 1] = pack_hold(amount, elapsed, lease_end)
       leases[#leases + 1] = text(lease_end)
       leases[#leases + 1] = sessions[i]
     end
@@ -165,7 +168,7 @@ local function derive(keys, args)
   end
   local packed = redis.call('HGET', keys[DERIVING], args[7])
   local unknown = packed and cmsgpack.unpack(packed)
-  local record = cmsgpack.unpack(args[10])
+  local record = unpack_account(args[10])
   for member = CREDIT, LAST do
     if member ~= BELOW and not whole(record[member], 1 - SAFE) then
       return {'refused', 'malformed snapshot'}
@@ -179,7 +182,7 @@ local function derive(keys, args)
     return {'lagging'}
   end
   local old = redis.call('HGET', keys[ACCT], args[7])
-  old = old and cmsgpack.unpack(old)
+  old = old and unpack_account(old)
   record[HELD] = old and old[HELD] or 0
   local holds, leases = bring_back(keys, state, record, cmsgpack.unpack(args[11]))
   if not holds then
@@ -192,7 +195,7 @@ local function derive(keys, args)
   write_all('HSET', keys[SESS], holds)
   write_all('ZADD', keys[LEASE], leases)
   write_signals(keys, out)
-  write('HSET', keys[ACCT], args[7], cmsgpack.pack(record))
+  write('HSET', keys[ACCT], args[7], pack_account(record))
   finish(keys, {})
   return {'applied', #out.list}
 end

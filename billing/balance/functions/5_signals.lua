@@ -15,13 +15,13 @@ local function remind(keys, args) -- ARGV goes on: cursor, count
   local unknown = read_all('HMGET', keys[DERIVING], names)
   for i, packed in ipairs(read_all('HMGET', keys[ACCT], names)) do
     if packed and not unknown[i] then
-      local account, record = names[i], cmsgpack.unpack(packed)
+      local account, record = names[i], unpack_account(packed)
       local flags = record[FLAGS] % OWED_RESTORED
       tell(out, account, record, flags, 0)
       if flags ~= record[FLAGS] then -- something is owed, and there is room now
         turn(keys, out, account, record, flags)
         set[#set + 1] = account
-        set[#set + 1] = cmsgpack.pack(record)
+        set[#set + 1] = pack_account(record)
       end
     end
   end

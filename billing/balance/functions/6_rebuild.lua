@@ -85,9 +85,9 @@ end
 local function fill_accounts(keys, list)
   local alert, calm = {}, {}
   for i = 1, #list, 2 do
-    local record = cmsgpack.unpack(list[i + 1])
+    local record = unpack_account(list[i + 1])
     record[FLAGS] = conditions(record)
-    list[i + 1] = cmsgpack.pack(record)
+    list[i + 1] = pack_account(record)
     local names = record[FLAGS] > 0 and alert or calm
     names[#names + 1] = list[i]
   end
