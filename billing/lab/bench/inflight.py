@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+import msgspec
 from redis.asyncio import Redis
 
 from billing.lab.bench import scrape
@@ -22,7 +23,7 @@ from billing.lab.bench.openloop import publish_and_see
 from billing.lab.bench.people import People
 from billing.lab.bench.rawlook import raw_positions
 from billing.lab.bench.results import Loaded, Outcome
-from billing.lab.bench.running import all_running, arm, consumer, counted, watched
+from billing.lab.bench.running import all_running, arm, consumer, counted, staged, watched
 from billing.lab.bench.series import Pace
 from billing.lab.bench.servers import Servers
 from billing.lab.waiting import until
@@ -94,8 +95,10 @@ class Run:
         paces = {name: Pace.joined(each) for name, each in self._paces.items()}
         paces["naive"] = await self._naive(self._options.naive_events, commit_each=False)
         paces["naive_commit"] = await self._naive(self._options.naive_events // 5, commit_each=True)
+        stages = await staged(self._ground.servers, self._task())
         outcome = await self._open_loop(paces["uniform"].per_second / 2)
         values = values_of(paces, self._call_micros(), scrape.client_millis(self._applies), outcome, loaded)
+        values = {**values, **{f"stage_{name}": micros for name, micros in stages.items()}}
         return {**values, "first_seconds": sum(self._first_seconds) / len(self._first_seconds)}
 
     async def _drain(self, events: int, *, hot: bool = False) -> Pace:
@@ -126,15 +129,16 @@ class Run:
 
     async def _decode(self, _: int) -> Pace:
         """The records that the uniform arm drained, without the store."""
+        task = self._task()
+        return await counted(self._ground.servers, "decode", task, sum(task.end) - sum(task.begin))
+
+    def _task(self) -> Task:
         assert self._uniform is not None  # the first lap begins with it
-        return await counted(
-            self._ground.servers, "decode", self._uniform, sum(self._uniform.end) - sum(self._uniform.begin)
-        )
+        return self._uniform
 
     async def _naive(self, events: int, *, commit_each: bool) -> Pace:
-        assert self._uniform is not None
         await self._ground.heartbeat()
-        task = Task(self._uniform.begin, self._uniform.end, self._uniform.entries, "", commit_each)
+        task = msgspec.structs.replace(self._task(), commit_each=commit_each)
         pace = await counted(self._ground.servers, "naive", task, events)
         self._say(f"  naive{', a commit each' if commit_each else ''}: {pace.per_second:,.0f} events/s")
         return pace

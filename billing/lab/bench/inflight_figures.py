@@ -12,6 +12,10 @@ from billing.lab.bench.stats import percentile
 FIGURES = (
     Figure("events_per_second", "backlog drained by one consumer process", "events/s", asked="≥ 100,000"),
     Figure("cpu_consumer", "CPU per event: consumer", "µs", 2),
+    Figure("stage_decode", "  of that: JSON into an event", "µs", 2),
+    Figure("stage_verdict", "  of that: event, account, tariff, price (decoding included)", "µs", 2),
+    Figure("stage_pack", "  of that: packing the batch", "µs", 2),
+    Figure("stage_fingerprint", "  of that: fingerprint of the last record", "µs", 2),
     Figure("cpu_redis", "CPU per event: Redis/Valkey", "µs", 2),
     Figure("cpu_broker", "CPU per event: broker", "µs", 2),
     Figure("cores", "cores in use, all three", "", 2),

@@ -16,6 +16,7 @@ from billing.lab.bench.series import STEADY, Pace, Series
 from billing.lab.bench.servers import Servers
 from billing.lab.processes import Process
 from billing.lab.supervise import Consumer, environment
+from billing.lab.waiting import until
 
 
 class ArmFailed(RuntimeError):
@@ -80,6 +81,17 @@ async def all_running(process: Consumer, partitions: int) -> bool:
     health = await process.health()
     lanes = health.get("lanes", []) if health is not None else []
     return isinstance(lanes, list) and [lane["state"] for lane in lanes] == ["running"] * partitions
+
+
+async def staged(servers: Servers, task: Task) -> dict[str, float]:
+    """What the arm `stages` found: CPU per event by stage of the consumer, in us. Raises ArmFailed."""
+    path = servers.folder / "stages.json"
+    path.unlink(missing_ok=True)
+    async with arm(servers, "stages", msgspec.structs.replace(task, counter=str(path))) as process:
+        await until(lambda: not process.running, "the stages to be measured", timeout_seconds=600)
+    if not path.exists():
+        check(process)
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, float])
 
 
 def check(process: Process) -> None:

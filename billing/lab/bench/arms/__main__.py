@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from billing.lab.bench.arms import decode, memory, naive, naive_ledger, packed
+from billing.lab.bench.arms import decode, memory, naive, naive_ledger, packed, stages
 from billing.lab.bench.arms.making import parts
 from billing.lab.bench.arms.task import Task
 from billing.lab.bench.counter import Counter
@@ -18,7 +18,7 @@ from billing.settings import Settings
 
 
 async def main(name: str, task: Task) -> None:
-    """`name` is one of memory, packed, decode, naive, naive_ledger."""
+    """`name` is one of memory, packed, decode, naive, naive_ledger, stages."""
     async with parts(Settings.from_env()) as made:
         match name:
             case "memory":
@@ -31,6 +31,9 @@ async def main(name: str, task: Task) -> None:
                 await naive.run(made, task, Counter(Path(task.counter)))
             case "naive_ledger":
                 await naive_ledger.run(made, task, Counter(Path(task.counter)))
+            case "stages":
+                found = msgspec.json.encode(await stages.run(made, task))
+                await asyncio.to_thread(Path(task.counter).write_bytes, found)
             case _:
                 raise ValueError(name)
 

@@ -60,6 +60,9 @@ class PreloadedMembership:
     def seek(self, topic: str, partition: int, offset: int) -> None:
         self._at[topic, partition] = offset
 
+    def leader(self, topic: str, partition: int) -> object:
+        return None  # always the same: a list
+
     async def commit(self, positions: Mapping[tuple[str, int], int]) -> None:
         """Nobody shows its lag."""
 
