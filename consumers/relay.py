@@ -9,9 +9,11 @@ import asyncio
 import sys
 
 from billing.ledger.database import open_pool
+from billing.ledger.history import Gate
 from billing.ledger.outbox import Message
 from billing.ledger.relay import Relay
 from billing.process import Process, run_process
+from billing.stream.kafka_reader import LogReader
 from billing.stream.publisher import Outgoing, Publisher
 
 CONNECTIONS = 4
@@ -35,8 +37,12 @@ async def relay(process: Process) -> int:
     settings = process.settings
     pool = await open_pool(settings.postgres_dsn, max_size=CONNECTIONS, application_name="billing-relay")
     try:
-        async with Publisher(settings.kafka_bootstrap, client_id="billing-relay") as publisher:
-            running = Relay(pool, _Kafka(publisher), settings)
+        async with (
+            Publisher(settings.kafka_bootstrap, client_id="billing-relay") as publisher,
+            LogReader(settings.kafka_bootstrap, client_id="billing-relay-reader") as reader,
+        ):
+            gate = Gate(pool, reader, settings.topics.entries)
+            running = Relay(pool, _Kafka(publisher), settings, gate=gate)
             process.health = lambda: {"healthy": True, "partitions": sorted(running.owned)}
             await running.run(process.stopping)
     finally:

@@ -9,6 +9,7 @@ import click
 
 from billing.cli.answers import explain_refusal
 from billing.cli.common import json_option, ledger, print_fields, print_json, print_rows, refuse, run
+from billing.cli.restored import restored
 from billing.ledger import accounts as books
 from billing.ledger import verify as verification
 from billing.ledger.terms import NoSuchAccount
@@ -20,6 +21,9 @@ from billing.settings import Settings
 @click.group("ledger")
 def ledger_group() -> None:
     """The books in PostgreSQL."""
+
+
+ledger_group.add_command(restored)
 
 
 @ledger_group.command("balance")

@@ -20,6 +20,7 @@ from billing.cli.common import (
     run,
 )
 from billing.cli.explaining import evaluation_fields, evaluation_lines, intent_fields
+from billing.cli.restored import reconciled
 from billing.cli.taken_back import taken_back
 from billing.ledger.database import Pool
 from billing.money import format_micros
@@ -96,6 +97,9 @@ def explain(ident: str, limit: int, as_json: bool) -> None:
 @click.group()
 def recharge() -> None:
     """Pause and resume charging; forgive declines."""
+
+
+recharge.add_command(reconciled)
 
 
 @recharge.command("pause")

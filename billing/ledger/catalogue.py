@@ -73,7 +73,7 @@ class CataloguePublisher:
         if not rows:
             return 0
         await self._publisher.publish(
-            [self._message(_decode[row["type"]](row["data"]), row["time_ms"]) for row in rows]
+            [self._message(_of(row["catalogue"], _decode[row["type"]](row["data"])), row["time_ms"]) for row in rows]
         )
         await delete(self._pool, "relay.delete_versions", [row["id"] for row in rows])
         metrics.relayed_versions.inc(len(rows))
@@ -99,3 +99,8 @@ class CataloguePublisher:
 
     def _message(self, message: CatalogueMessage, time_ms: int) -> Message:
         return Message(self._topic, 0, catalogue_key(message), encode_catalogue(message, time_ms))
+
+
+def _of(catalogue: str, message: CatalogueMessage) -> CatalogueMessage:
+    """The catalogue keeps its name when a restored ledger begins another timeline (S28)."""
+    return msgspec.structs.replace(message, timeline=catalogue)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -32,6 +32,7 @@ from billing.usage.partitioner import home_partition
 _COLUMNS = (
     *("ord", "id", "currency", "plan", "credit_micros", "credit_limit_micros", "recharge_below_micros"),
     *("recharge_by_micros", "customer", "payment_method", "daily_cap_micros", "home_partition", "input"),
+    "usage_position",
 )
 IMPORT_TIMEOUT_S = 300.0
 
@@ -50,14 +51,21 @@ async def open_account(pool: Pool, new: NewAccount, *, author: str, reason: str 
 
 
 async def import_accounts(
-    pool: Pool, accounts: Sequence[NewAccount], *, author: str, reason: str = ""
+    pool: Pool,
+    accounts: Sequence[NewAccount],
+    *,
+    author: str,
+    reason: str = "",
+    usage_positions: Mapping[str, int] | None = None,
 ) -> Imported | ImportRefused:
     """Open all of them or none; identical repeats are fine, inside the input too. Names the first row that is not.
-    Settlements wait while it commits (a few seconds for 100,000)."""
+    Settlements wait while it commits (a few seconds for 100,000). `usage_positions`: where accounts that the ledger has
+    forgotten were opened before (S28)."""
     refused = _first_refusal(accounts, author, reason)
     if refused is not None:
         return refused
-    return await in_transaction(pool, lambda connection: _import(connection, accounts, author, reason))
+    before = usage_positions or {}
+    return await in_transaction(pool, lambda connection: _import(connection, accounts, before, author, reason))
 
 
 def _first_refusal(accounts: Sequence[NewAccount], author: str, reason: str) -> ImportRefused | None:
@@ -75,10 +83,12 @@ def _first_refusal(accounts: Sequence[NewAccount], author: str, reason: str) -> 
     return None
 
 
-async def _import(connection: Connection, accounts: Sequence[NewAccount], author: str, reason: str) -> Imported:
+async def _import(
+    connection: Connection, accounts: Sequence[NewAccount], before: Mapping[str, int], author: str, reason: str
+) -> Imported:
     await connection.execute(query("accounts.create_incoming"))
     await connection.execute(f"set local statement_timeout = '{int(IMPORT_TIMEOUT_S)}s'")
-    distinct = await _copy(connection, accounts)
+    distinct = await _copy(connection, accounts, before)
     await _refuse_conflicts(connection, accounts)
     known = await connection.fetch(query("accounts.drop_known"), timeout=IMPORT_TIMEOUT_S)
     await _refuse_missing_plans(connection)
@@ -88,12 +98,12 @@ async def _import(connection: Connection, accounts: Sequence[NewAccount], author
     return Imported(opened, len(accounts) - opened)
 
 
-async def _copy(connection: Connection, accounts: Sequence[NewAccount]) -> int:
+async def _copy(connection: Connection, accounts: Sequence[NewAccount], before: Mapping[str, int]) -> int:
     partitions = await connection.fetchval("select partitions from ledger_meta")
     first: dict[str, tuple[Any, ...]] = {}
     for row, new in enumerate(accounts, start=1):
         if new.id not in first:
-            first[new.id] = _incoming(row, new, partitions)
+            first[new.id] = (*_incoming(row, new, partitions), before.get(new.id))
     await connection.copy_records_to_table(
         "incoming", schema_name="pg_temp", records=first.values(), columns=_COLUMNS, timeout=IMPORT_TIMEOUT_S
     )

@@ -27,7 +27,8 @@ MEASURES = -2
 
 
 class Relay:
-    """Several may run side by side and share the partitions. PostgreSQL or Kafka away: backs off and goes on."""
+    """Several may run side by side and share the partitions. PostgreSQL or Kafka away: backs off and goes on. `gate` is
+    asked before the first entry of a partition that was taken over; it publishes none until that is True (S28)."""
 
     def __init__(
         self,
@@ -37,12 +38,14 @@ class Relay:
         *,
         poll_s: float = POLL_S,
         heartbeat_s: float = HEARTBEAT_S,
+        gate: Callable[[int], Awaitable[bool]] | None = None,
     ) -> None:
         self._pool = pool
         self._publisher = publisher
         self._settings = settings
         self._poll_s = poll_s
         self._heartbeat_s = heartbeat_s
+        self._gate = gate
         self._lanes: dict[int, _Lane] = {}
 
     @property
@@ -96,7 +99,14 @@ class Relay:
             self._lanes[MEASURES] = _Lane("measures", Measures(self._pool).step, self._poll_s)
 
     def _entries_step(self, partition: int) -> Callable[[], Awaitable[int]]:
+        passed = self._gate is None
+
         async def step() -> int:
+            nonlocal passed
+            if not passed and self._gate is not None:
+                passed = await self._gate(partition)
+            if not passed:
+                return 0
             topic = self._settings.topics.entries
             count = await publish_entries(self._pool, self._publisher, topic, partition, BATCH)
             if count:

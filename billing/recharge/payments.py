@@ -43,6 +43,7 @@ class PaymentSweep:
         self._store = store
         self._gateway = gateway
         self._clock = clock
+        self.complete = False  # whether the last look saw the whole list
 
     async def look(self, since_ms: int) -> dict[Outcome, int]:
         """Go through the payments made since then; what was done about the uncredited ones. Raises what asyncpg
@@ -59,6 +60,7 @@ class PaymentSweep:
 
     async def _pages(self, since_ms: int) -> AsyncIterator[tuple[Payment, ...]]:
         after: str | None = None
+        self.complete = False
         for _ in range(MOST_PAGES):
             page = await self._gateway.list_recent(since_ms=since_ms, after=after, limit=PAGE)
             if not isinstance(page, Page):
@@ -67,6 +69,7 @@ class PaymentSweep:
             yield page.payments
             after = page.next_after
             if after is None:
+                self.complete = True
                 return
             await self._clock.sleep(PAGE_PACE_S)
 

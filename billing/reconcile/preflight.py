@@ -13,7 +13,8 @@ from billing.balance.admin import load_functions
 from billing.balance.calls import Functions
 from billing.balance.client import UnsupportedServer, check_server, primaries
 from billing.balance.errors import CALL_ERRORS
-from billing.ledger.database import Pool
+from billing.ledger.database import Pool, lease
+from billing.ledger.history import forgotten, suspect
 from billing.ledger.incarnations import Identity
 from billing.ledger.snapshots import PartitionPosition, positions
 from billing.reconcile.ledger_side import LedgerSide
@@ -50,6 +51,7 @@ async def check_ground(
     at = await positions(pool)
     _check_halts(at)
     await _check_logs(reader, settings, at)
+    await _check_history(reader, pool, settings)
     await _check_store(functions)
     return Ground(identity, await _newest_incarnation(functions, settings.partitions))
 
@@ -75,6 +77,16 @@ async def _check_logs(reader: LogReader, settings: Settings, at: Mapping[int, Pa
         verdict = await check_position(reader, topics.usage, partition, found.position)
         if isinstance(verdict, Mismatch):
             raise Refusal(f"the ledger's position does not fit {topics.usage}-{partition}: {verdict.reason}")
+
+
+async def _check_history(reader: LogReader, pool: Pool, settings: Settings) -> None:
+    """A view rebuilt from a ledger that forgot entries would forget them too (S28)."""
+    async with lease(pool) as connection:
+        for partition in range(settings.partitions):
+            why = await forgotten(connection, reader, settings.topics.entries, partition)
+            if why is not None:
+                await suspect(pool, why)
+                raise Refusal(f"the ledger was restored to an earlier time ({why}): see `billing ledger restored`")
 
 
 async def _check_store(functions: Functions) -> None:

@@ -32,3 +32,25 @@ create trigger recompute_balance after insert on balance_recomputations
     for each row execute function recompute_balance();
 create trigger append_only before update or delete or truncate on balance_recomputations
     for each statement execute function refuse_change();
+
+-- The catalogue's name on billing.tariffs, where it is no longer that of the timeline: a restored ledger begins a new
+-- timeline, but goes on with the catalogue that is in the log (S28).
+alter table ledger_meta add column catalogue text;
+
+-- As before, but what is put back from the log took effect long ago.
+create or replace function catalogue_lead() returns trigger language plpgsql as $$
+declare
+    floor_ms bigint;
+begin
+    if current_setting('billing.putting_back', true) = 'on' then
+        return null;
+    end if;
+    perform pg_advisory_xact_lock_shared(1651076204, 2);
+    select greatest(as_of_ms, floor(extract(epoch from clock_timestamp()) * 1000)::bigint) into floor_ms
+      from catalogue_clock;
+    if new.effective_ms < floor_ms + 600000 then
+        raise exception 'effective % is less than 600 s after %', new.effective_ms, floor_ms
+            using errcode = 'check_violation', constraint = 'catalogue_lead';
+    end if;
+    return null;
+end $$;

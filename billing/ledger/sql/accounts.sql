@@ -3,7 +3,7 @@
 create temporary table if not exists incoming (
     ord integer, id text, currency text, plan text, credit_micros bigint, credit_limit_micros bigint,
     recharge_below_micros bigint, recharge_by_micros bigint, customer text, payment_method text,
-    daily_cap_micros bigint, home_partition integer, input jsonb
+    daily_cap_micros bigint, home_partition integer, input jsonb, usage_position bigint
 ) on commit delete rows;
 
 -- name: first_conflict
@@ -40,10 +40,10 @@ select partition, next_offset from positions
    for share;
 
 -- name: insert_accounts
--- The incoming accounts, opened at the positions of topic $1.
+-- The incoming accounts, opened at the positions of topic $1, or where they were opened before.
 insert into accounts (id, currency, plan, home_partition, usage_position, credit_limit_micros, recharge_below_micros,
                       recharge_by_micros, daily_cap_micros, customer, payment_method)
-select i.id, i.currency, i.plan, i.home_partition, p.next_offset, i.credit_limit_micros, i.recharge_below_micros,
+select i.id, i.currency, i.plan, i.home_partition, coalesce(i.usage_position, p.next_offset), i.credit_limit_micros, i.recharge_below_micros,
        i.recharge_by_micros, i.daily_cap_micros, i.customer, i.payment_method
   from incoming i
   join positions p on p.topic = $1 and p.partition = i.home_partition

@@ -2,7 +2,8 @@
 -- What is not in the account's row: for account $1 of partition $2, the ledger's usage position and log time, freezes,
 -- switches, whether the present card is saved at the gateway, and the ledger's clock (ms).
 select p.next_offset as usage_position, p.log_time_ms, s.paused, m.timeline,
-       case when s.reconciled_timeline is distinct from m.timeline
+       case when s.suspected is not null then 'the ledger may have been restored: ' || s.suspected
+            when s.reconciled_timeline is distinct from m.timeline
                 then 'timeline ' || m.timeline || ' is not reconciled with the gateway'
             else (select f.reason from recharge_freezes f where f.account_id = $1 and f.frozen) end as frozen_reason,
        exists (select from recharge_cards c join accounts a on a.id = c.account_id and a.customer = c.customer

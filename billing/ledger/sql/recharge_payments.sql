@@ -11,7 +11,7 @@ select p.id
 
 -- name: knows_timeline
 -- Whether this ledger was ever that of timeline $1.
-select exists (select from ledger_meta where timeline = $1)
+select exists (select from ledger_timelines where timeline = $1)
     or exists (select from recharge_switch where reconciled_timeline = $1)
     or exists (select from recharge_intents where timeline = $1);
 

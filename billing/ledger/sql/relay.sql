@@ -11,7 +11,7 @@ delete from outbox where id = any($1::bigint[]);
 -- name: versions
 -- The oldest $1 catalogue rows that may be published now, of at most about $2 bytes together: assignments wait until
 -- the account's entries up to theirs have left the outbox.
-select id, key, type, data, time_ms
+select id, key, type, data, time_ms, (select coalesce(catalogue, timeline) from ledger_meta) as catalogue
   from (select id, key, type, data, floor(extract(epoch from created_at) * 1000)::bigint as time_ms,
                sum(octet_length(data::text)) over (order by id) - octet_length(data::text) as before
           from (select * from catalogue_outbox c
@@ -38,7 +38,7 @@ select pg_advisory_xact_lock($1::integer, $2::integer);
 -- The ledger's clock in ms, never going back, under the exclusive lock; with the last catalogue row that is visible.
 update catalogue_clock
    set as_of_ms = greatest(as_of_ms, floor(extract(epoch from clock_timestamp()) * 1000)::bigint)
-returning as_of_ms, (select timeline from ledger_meta) as timeline,
+returning as_of_ms, (select coalesce(catalogue, timeline) from ledger_meta) as timeline,
           (select coalesce(max(id), 0) from catalogue_outbox) as bound;
 
 -- name: any_version_up_to
