@@ -26,16 +26,18 @@ class Cursor(Generic[Op]):
         self._log = reading
         self._state = state
         self._away = Backoff()
+        self._leaders: dict[str, object] = {}  # of whom the log was verified last
 
-    async def verify(self, topic: str, *, seek: bool) -> Step:
+    async def verify(self, topic: str, *, seek: bool, held: bool = False) -> Step:
         """Compare the position's fingerprint with the log; GO_ON or HALTED. With `seek`, go on from there; without,
-        this is the regular look at a position that we have been reading from.
+        this is the regular look. `held`: at a position that we have been reading from.
 
         Kafka being away is waited for, not judged. A mismatch is looked at twice, because it stops a partition.
         """
         suspected = False
+        leader = self._log.leader(topic, self._state.partition)  # should it change meanwhile, this is done again
         while True:
-            verdict = await self._check(topic, held=not seek)
+            verdict = await self._check(topic, held=held or not seek)
             if not isinstance(verdict, Mismatch):
                 break
             if suspected:
@@ -48,6 +50,7 @@ class Cursor(Generic[Op]):
             self._state.log_times_ms[topic] = verdict.log_time_ms
         if seek:
             self.seek(topic)
+        self._leaders[topic] = leader
         return Step.GO_ON
 
     def seek(self, topic: str) -> None:
@@ -68,6 +71,9 @@ class Cursor(Generic[Op]):
             await self._wait_for_log(error)
             return {}
         self._away.reset()
+        for topic in topics:
+            if self._log.leader(topic, self._state.partition) != self._leaders.get(topic):
+                return await self._other_leader(topics)
         return {topic: part for topic, part in fetched.items() if self._continues(topic, part)}
 
     async def end(self, topic: str) -> int:
@@ -95,6 +101,15 @@ class Cursor(Generic[Op]):
         )
         self.seek(topic)
         return False
+
+    async def _other_leader(self, topics: Sequence[str]) -> Mapping[str, Fetched] | Step:
+        """The log may have been cut and be longer than our position again: then what is read next is no longer what
+        follows our last record, and in a moment nothing would show it any more (S17). What was fetched is dropped."""
+        for topic in topics:
+            step = await self.verify(topic, seek=True, held=True)
+            if step is not Step.GO_ON:
+                return step
+        return {}
 
     async def _check(self, topic: str, *, held: bool) -> Verdict:
         position = self._state.positions[topic]

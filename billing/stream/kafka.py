@@ -5,6 +5,7 @@ What this adapter keeps away from the runner:
 - a client without the C extension decodes so slowly that heartbeats fail: refused at start;
 - errors of the group's coordination are only raised by `getmany`, so `check` asks for them once a second;
 - its own position may move without a record reaching us (an oversized record, another task): `Fetched.from_offset`;
+- nobody is told that a log was cut and grew again, only that a connection ended or a leader changed: `leader`;
 - one fetch per broker is in flight at a time and records of a drained partition wait for it: a short long-poll;
 - it leaves the group when nobody calls `getmany` for max_poll_interval_ms, but a lane may rightly wait for hours.
 """
@@ -18,6 +19,7 @@ from contextlib import suppress
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka_errors
+from aiokafka.client import ConnectionGroup
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.record.default_records import DefaultRecordBatch
 
@@ -128,6 +130,11 @@ class KafkaMembership:
             self._joined().seek(TopicPartition(topic, partition), offset)
         except kafka_errors.KafkaError as error:  # not assigned (any more)
             raise LogBroken(str(error)) from error
+
+    def leader(self, topic: str, partition: int) -> object:
+        client = self._joined()._client
+        node = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+        return node, client._conns.get((node, ConnectionGroup.DEFAULT))
 
     async def commit(self, positions: Mapping[tuple[str, int], int]) -> None:
         try:

@@ -58,6 +58,11 @@ class Log(Protocol):
         """The next fetch begins at `offset`; what was fetched ahead is dropped. No I/O. Raises LogBroken."""
         ...
 
+    def leader(self, topic: str, partition: int) -> object:
+        """Whom the records come from, and over which connection: not equal to what it was when either has changed.
+        Only then can a log have been cut (a leader that restarted, or another one). No I/O."""
+        ...
+
 
 class Listener(Protocol):
     """Told about the partitions of a membership; must not call the membership back from inside."""

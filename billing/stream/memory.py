@@ -23,6 +23,7 @@ class _Partition:
     start: int = 0
     end: int = 0  # next offset to be written, and the last stable offset unless `open_from` is set
     open_from: int | None = None  # first offset of a transaction that is not decided
+    elections: int = 0
 
     @property
     def stable_end(self) -> int:
@@ -83,6 +84,12 @@ class MemoryLog:
         part = self._partitions[topic, partition]
         del part.records[bisect_left(part.records, end, key=_offset) :]
         part.end = min(part.end, end)
+        part.elections += 1
+
+    def leader(self, topic: str, partition: int) -> object:
+        """Changes when the leader does."""
+        part = self._partitions[topic, partition]
+        return id(part), part.elections
 
     def retain(self, topic: str, partition: int, start: int) -> None:
         """Retention: remove everything below `start`."""

@@ -107,6 +107,9 @@ class MemoryMembership:
         self.check()
         self._at[topic, partition] = offset
 
+    def leader(self, topic: str, partition: int) -> object:
+        return self._group.log.leader(topic, partition)
+
     def fetched_to(self, topic: str, partition: int) -> int:
         """The client's own position, which may be ahead of the sink's."""
         return self._at[topic, partition]
