@@ -107,8 +107,8 @@ def completion_of(charge: Charge) -> Completion:
         charge.price_time_ms,
         charge.tariff_kind,
         charge.direction,
-        text(charge.destination),
-        text(charge.origin),
+        charge.destination,
+        charge.origin,
         charge.quantity,
         charge.status,
         charge.matched,
@@ -128,3 +128,15 @@ def dead_letter_row(topic: str, letter: DeadLetter) -> tuple[Any, ...]:
 def text(value: str) -> str:
     """`value` as PostgreSQL can store it: U+0000, which JSON may carry and `text` may not, becomes U+FFFD."""
     return value.replace("\x00", "\ufffd") if "\x00" in value else value
+
+
+def without_nul(ops: Sequence[UsageOp]) -> list[UsageOp]:
+    """The same, with charges that PostgreSQL can store. The verdict lets no such charge through; should one come all
+    the same, its partition must not stop."""
+    return [_clean(op) if isinstance(op, Charge) else op for op in ops]
+
+
+def _clean(charge: Charge) -> Charge:
+    return msgspec.structs.replace(
+        charge, origin=text(charge.origin), event_id=text(charge.event_id), event_source=text(charge.event_source)
+    )

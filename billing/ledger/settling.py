@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from msgspec.structs import astuple
 
-from billing.ledger.completions import text
 from billing.usage.ops import Charge
 
 MAX_TOTAL_MICROS = 2**63 - 1
@@ -25,16 +24,16 @@ LINE_COLUMNS = (
 Row: TypeAlias = tuple[Any, ...]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class CurrencySum:
     """What a batch settled in one currency."""
 
     currency: str
-    sessions: int = 0
-    amount_micros: int = 0
+    sessions: int
+    amount_micros: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Settling:
     """Rows of one settlement. `lines` is empty when nothing costs anything; `uncharged` are the accounts, with their
     currency, that have sessions but no line: nothing else would notice that the ledger does not have them."""
@@ -50,50 +49,46 @@ class Settling:
         return all(total.amount_micros <= MAX_TOTAL_MICROS for total in self.sums)
 
 
-@dataclass(slots=True)
-class _Rows:
-    """Per account and currency: the total, and the last offset that charged."""
-
-    usage: list[Row] = field(default_factory=list)
-    totals: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
-    free: set[tuple[str, str]] = field(default_factory=set)
-    sums: dict[str, CurrencySum] = field(default_factory=dict)
-
-
 def settling(charges: Iterable[Charge], partition: int, entry_id: int) -> Settling:
     """The rows of `charges`, each of another session, as settlement `entry_id` of `partition`."""
-    rows = _rows(charges, (partition, entry_id), (partition, None))
-    lines: list[Row] = [
-        (entry_id, "customer", account, None, currency, -amount_micros, last_offset)
-        for (account, currency), (amount_micros, last_offset) in rows.totals.items()
-    ]
-    lines += [
-        (entry_id, "revenue", None, partition, total.currency, total.amount_micros, None)
-        for total in rows.sums.values()
-        if total.amount_micros
-    ]
-    return Settling(rows.usage, lines, list(rows.sums.values()), sorted(rows.free - rows.totals.keys()))
-
-
-def _rows(charges: Iterable[Charge], charged: Row, free: Row) -> _Rows:
-    rows = _Rows()
-    append, totals, sums = rows.usage.append, rows.totals, rows.sums
-    for charge in charges:
-        row = astuple(charge)
-        if "\x00" in charge.origin or "\x00" in charge.event_id or "\x00" in charge.event_source:
-            row = tuple(text(value) if isinstance(value, str) else value for value in row)
-        key = charge.account, charge.currency
-        total = sums.get(charge.currency)
-        if total is None:
-            total = sums[charge.currency] = CurrencySum(charge.currency)
-        total.sessions += 1
-        amount_micros = charge.amount_micros
+    usage: list[Row] = []
+    lines: list[Row] = []
+    sums: list[CurrencySum] = []
+    uncharged: list[tuple[str, str]] = []
+    for currency, of_currency in _by_currency(charges).items():
+        usage += [(*astuple(charge), partition, entry_id if charge.amount_micros else None) for charge in of_currency]
+        totals = _totals(of_currency)
+        free = {charge.account for charge in of_currency if not charge.amount_micros}
+        amount_micros = sum([amount_micros for amount_micros, _ in totals.values()])
+        sums.append(CurrencySum(currency, len(of_currency), amount_micros))
+        lines += [
+            (entry_id, "customer", account, None, currency, -amount_micros, last_offset)
+            for account, (amount_micros, last_offset) in totals.items()
+        ]
         if amount_micros:
-            append(row + charged)
-            total.amount_micros += amount_micros
-            before_micros, last_offset = totals.get(key, (0, charge.offset))
-            totals[key] = before_micros + amount_micros, max(last_offset, charge.offset)
+            lines.append((entry_id, "revenue", None, partition, currency, amount_micros, None))
+        uncharged += [(account, currency) for account in free - totals.keys()]
+    return Settling(usage, lines, sums, uncharged)
+
+
+def _by_currency(charges: Iterable[Charge]) -> dict[str, list[Charge]]:
+    found: dict[str, list[Charge]] = {}
+    for charge in charges:
+        found.setdefault(charge.currency, []).append(charge)
+    return found
+
+
+def _totals(charges: list[Charge]) -> dict[str, list[int]]:
+    """Per charged account: the sum, and the last offset that charged."""
+    totals: dict[str, list[int]] = {}
+    for charge in charges:
+        amount_micros = charge.amount_micros
+        if not amount_micros:
+            continue
+        total = totals.get(charge.account)
+        if total is None:
+            totals[charge.account] = [amount_micros, charge.offset]
         else:
-            append(row + free)
-            rows.free.add(key)
-    return rows
+            total[0] += amount_micros
+            total[1] = max(total[1], charge.offset)
+    return totals

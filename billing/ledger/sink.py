@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import asyncpg
 
 from billing.ledger import metrics
-from billing.ledger.completions import Sorted, sort_operations
+from billing.ledger.completions import Sorted, sort_operations, without_nul
 from billing.ledger.database import Pool, RollBack, lease
 from billing.ledger.migrate import USAGE_TOPIC
 from billing.ledger.recent import RecentSessions
@@ -45,6 +46,8 @@ class PostgresSink(LedgerSink[UsageOp]):
             self._recent.be_careful(batch.partition)
             metrics.late_duplicates.inc()
             return await self._settle(batch)
+        except asyncpg.CharacterNotInRepertoireError:
+            return await self._settle(replace(batch, ops=without_nul(batch.ops)))
 
     async def _settle(self, batch: Batch[UsageOp]) -> ApplyAnswer:
         work = sort_operations(batch.ops)
