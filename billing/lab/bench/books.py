@@ -51,6 +51,13 @@ class Books:
         assert row is not None
         return Written(*row)
 
+    async def gone(self, application: str) -> bool:
+        """Whether no backend serves this application any more, so that all of its rows are counted."""
+        count: int = await self.pool.fetchval(
+            "select count(*) from pg_stat_activity where application_name = $1", application
+        )
+        return count == 0
+
     async def usage_bytes(self) -> tuple[int, int]:
         """(bytes of the usage table with its indexes, rows in it, counted)."""
         row = await self.pool.fetchrow(
@@ -99,6 +106,7 @@ class Books:
             status = await connection.copy_to_table(
                 "usage", source=source(), columns=columns, format="binary", timeout=TIMEOUT_S
             )
+            await connection.execute("select pg_stat_force_next_flush()")  # or they would count as a later drain's
         return int(str(status).rpartition(" ")[2])
 
     async def usage_columns(self) -> list[str]:

@@ -119,6 +119,7 @@ class Run:
             series = await watched(self._ground.servers, process, self._books.settled, before + count)
         if not hot:
             self._uniform = task
+            await until(lambda: self._books.gone("billing-postflight"), "the consumer's backends to end")
             now = await self._books.written()
             self._measured.written.append((now.since(written), count, sessions))
         return series.pace(before, before + count)
