@@ -12,10 +12,11 @@ from rich.console import Console
 from billing.lab.bench.counter import Counter
 from billing.lab.bench.cpu import family_seconds, own_seconds
 from billing.lab.bench.figures import Figure, Report
-from billing.lab.bench.inflight_figures import FIGURES, values_of
+from billing.lab.bench.inflight_figures import FIGURES, latency_values, values_of
 from billing.lab.bench.results import Loaded, Outcome, Steady, Written
 from billing.lab.bench.series import Pace, Series
 from billing.lab.bench.settle_figures import FIGURES as SETTLE_FIGURES
+from billing.lab.bench.settle_figures import steady_values
 from billing.lab.bench.settle_figures import values_of as settle_values_of
 from billing.lab.bench.stats import Burst, Sighting, histogram_percentile, latencies, percentile, spread
 
@@ -146,7 +147,8 @@ def test_inflight_gives_every_figure_that_it_names_and_names_every_one_that_it_g
     names = {"memory": 110e3, "packed": 150e3, "decode": 200e3, "naive": 5e3, "naive_commit": 500, "hot": 95e3}
     paces = {"uniform": _pace(100e3, **servers), **{name: _pace(rate, **servers) for name, rate in names.items()}}
     calls = {"p50": 2500.0, "p99": 3000.0, "p99.9": 4000.0, "p100": 4500.0, "records": 500.0, "micros": 5.0}
-    values = values_of(paces, calls, {"p50": 5.0, "p99.9": 9.0}, OUTCOME, Loaded(50e3, 140, 100))
+    values = values_of(paces, calls, {"p50": 5.0, "p99.9": 9.0}, Loaded(50e3, 140, 100))
+    values |= latency_values(OUTCOME, 50e3)
     assert values.keys() | {"first_seconds"} == {f.key for f in FIGURES if not f.key.startswith("stage_")}
     assert values["memory_ratio"] == pytest.approx(0.909, abs=0.001)
     assert (values["naive_ratio"], values["hot_ratio"], values["cores"]) == pytest.approx((20, 0.95, 1.0))
@@ -161,13 +163,24 @@ def test_settle_gives_every_figure_that_it_names_and_names_every_one_that_it_giv
     paces["naive"] = _pace(2e3, **servers)
     written = [(Written(3_000, 1_000, 600_000, 10), 2_600, 1_000), (Written(3_000, 1_000, 600_000, 10), 2_600, 1_000)]
     steady = Steady(80e3, OUTCOME, {"consumer": 6.0, "postgres": 12.0})
-    values = settle_values_of(paces, written, {1: 160e3, 4: 200e3}, steady)
+    values = settle_values_of(paces, written, {1: 160e3, 4: 200e3}) | steady_values(steady, 104e3)
     assert values.keys() | {"usage_bytes", "usage_rows", "opened_per_second"} == {f.key for f in SETTLE_FIGURES}
     assert values["sessions_per_second"] == pytest.approx(40e3)
     assert values["copy_ratio"] == pytest.approx(0.25)
     assert values["wal_per_session"] == 600
     assert values["naive_ratio"] == 52
     assert values["rows_per_second"] == pytest.approx(160e3)
+
+
+def test_arms_that_were_left_out_have_no_figures() -> None:
+    uniform = {"uniform": _pace(100e3, consumer=5.0, redis=4.0, broker=1.0, postgres=0.0)}
+    calls = {"p50": 2500.0, "p99": 3000.0, "p99.9": 4000.0, "p100": 4500.0, "records": 500.0, "micros": 5.0}
+    inflight = values_of(uniform, calls, {"p50": 5.0, "p99.9": 9.0}, Loaded(50e3, 140, 100))
+    settle = settle_values_of(uniform, [(Written(3, 1, 600, 0), 26, 10)], {})
+    assert inflight["cores"] == pytest.approx(1.0)
+    assert settle["wal_per_session"] == 60
+    for values in (inflight, settle):
+        assert not [key for key in values if key.endswith("_ratio") or key.startswith(("hot", "naive", "both"))]
 
 
 def test_a_counter_is_seen_by_whoever_maps_the_same_file(tmp_path: Path) -> None:

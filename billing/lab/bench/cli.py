@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,9 @@ quick_option = click.option("--quick", is_flag=True, help="Small counts, to see 
 json_option = click.option(
     "--json", "json_file", metavar="PATH", help="Write the figures as JSON to this file; - prints them instead."
 )
+only_option = click.option(
+    "--only", metavar="ARM,…", default=None, help="Only the uniform drain and these arms; none is the drain alone."
+)
 markdown_option = click.option("--markdown", is_flag=True, help="Print the table as Markdown, for the documentation.")
 
 
@@ -46,11 +49,19 @@ def bench() -> None:
 @accounts_option
 @events_option
 @runs_option
+@only_option
 @quick_option
 @json_option
 @markdown_option
 def inflight(
-    *, accounts: int | None, events: int | None, runs: int, quick: bool, json_file: str | None, markdown: bool
+    *,
+    accounts: int | None,
+    events: int | None,
+    runs: int,
+    only: str | None,
+    quick: bool,
+    json_file: str | None,
+    markdown: bool,
 ) -> int:
     """Drain a full usage.events into Redis/Valkey with one consumer process.
 
@@ -58,6 +69,7 @@ def inflight(
     on one account per partition; then publish → applied latency in an open loop at half of the rate.
     """
     from billing.lab.bench.inflight import Options, run_inflight  # noqa: PLC0415 - the servers' clients load slowly
+    from billing.lab.bench.inflight_figures import ARMS  # noqa: PLC0415
 
     options = Options(
         accounts=accounts or (QUICK_ACCOUNTS if quick else ACCOUNTS),
@@ -66,6 +78,7 @@ def inflight(
         laps=1 if quick else 2,
         naive_events=2_000 if quick else 20_000,
         latency_seconds=QUICK_SECONDS if quick else SECONDS,
+        arms=_arms(only, ARMS),
     )
     return _run(lambda servers, say: run_inflight(options, servers, say), json_file, markdown=markdown)
 
@@ -74,11 +87,19 @@ def inflight(
 @accounts_option
 @events_option
 @runs_option
+@only_option
 @quick_option
 @json_option
 @markdown_option
 def settle(
-    *, accounts: int | None, events: int | None, runs: int, quick: bool, json_file: str | None, markdown: bool
+    *,
+    accounts: int | None,
+    events: int | None,
+    runs: int,
+    only: str | None,
+    quick: bool,
+    json_file: str | None,
+    markdown: bool,
 ) -> int:
     """Settle a full usage.events into PostgreSQL with one consumer process.
 
@@ -86,6 +107,7 @@ def settle(
     naive consumer; then both consumers together.
     """
     from billing.lab.bench.settle import Options, run_settle  # noqa: PLC0415 - the servers' clients load slowly
+    from billing.lab.bench.settle_figures import ARMS  # noqa: PLC0415
 
     options = Options(
         accounts=accounts or (QUICK_ACCOUNTS if quick else ACCOUNTS),
@@ -94,8 +116,20 @@ def settle(
         laps=1 if quick else 2,
         naive_events=2_000 if quick else 10_000,
         steady_seconds=QUICK_SECONDS if quick else SECONDS,
+        arms=_arms(only, ARMS),
     )
     return _run(lambda servers, say: run_settle(options, servers, say), json_file, markdown=markdown)
+
+
+def _arms(only: str | None, known: Sequence[str]) -> Sequence[str]:
+    """The arms that are wanted; raises click.BadParameter for one that there is not."""
+    if only is None:
+        return known
+    wanted = [] if only == "none" else only.split(",")
+    for name in wanted:
+        if name not in known:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(known)}", param_hint="--only")
+    return wanted
 
 
 def _run(

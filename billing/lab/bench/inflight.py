@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Tally
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from billing.lab.bench.arms.task import Task
 from billing.lab.bench.figures import Report, Values
 from billing.lab.bench.fill import producer
 from billing.lab.bench.ground import Ground, prepare
-from billing.lab.bench.inflight_figures import FIGURES, values_of
+from billing.lab.bench.inflight_figures import ARMS, FIGURES, latency_values, values_of
 from billing.lab.bench.loading import load
 from billing.lab.bench.machine import conditions
 from billing.lab.bench.openloop import publish_and_see
@@ -38,7 +38,8 @@ TAILS = ("p99", "p99.9", "p100")
 @dataclass(frozen=True, slots=True)
 class Options:
     """`events` in each drained arm of a run, in `laps` drains: forwards through the arms and backwards again, so that a
-    machine that gets slower favours none. `naive_events` for the naive consumer, a fifth with a commit each."""
+    machine that gets slower favours none; `arms` beside the uniform one. `naive_events` for the naive consumer, a fifth
+    of them with a commit each."""
 
     accounts: int
     events: int
@@ -46,6 +47,7 @@ class Options:
     laps: int = 2
     naive_events: int = 20_000
     latency_seconds: float = 10.0
+    arms: Collection[str] = ARMS
 
 
 async def run_inflight(options: Options, servers: Servers, say: Say) -> Report:
@@ -80,6 +82,7 @@ class Run:
         self._first_seconds: list[float] = []
 
     async def all(self, loaded: Loaded) -> Values:
+        wanted = self._options.arms
         arms: list[tuple[str, Callable[[int], Awaitable[Pace]]]] = [
             ("uniform", self._drain),
             ("memory", lambda events: self._fed("memory", events)),
@@ -87,19 +90,25 @@ class Run:
             ("decode", self._decode),
             ("packed", lambda events: self._fed("packed", events)),
         ]
+        arms = [(name, work) for name, work in arms if name in wanted or name == "uniform"]
         for lap in range(self._options.laps):
             for name, work in arms if lap % 2 == 0 else arms[::-1]:
                 pace = await work(self._options.events // self._options.laps)
                 self._say(f"  {name}: {pace.per_second:,.0f} events/s")
                 self._paces.setdefault(name, []).append(pace)
         paces = {name: Pace.joined(each) for name, each in self._paces.items()}
-        paces["naive"] = await self._naive(self._options.naive_events, commit_each=False)
-        paces["naive_commit"] = await self._naive(self._options.naive_events // 5, commit_each=True)
-        stages = await staged(self._ground.servers, self._task())
-        outcome = await self._open_loop(paces["uniform"].per_second / 2)
-        values = values_of(paces, self._call_micros(), scrape.client_millis(self._applies), outcome, loaded)
-        values = {**values, **{f"stage_{name}": micros for name, micros in stages.items()}}
-        return {**values, "first_seconds": sum(self._first_seconds) / len(self._first_seconds)}
+        if "naive" in wanted:
+            paces["naive"] = await self._naive(self._options.naive_events, commit_each=False)
+            paces["naive_commit"] = await self._naive(self._options.naive_events // 5, commit_each=True)
+        values = values_of(paces, self._call_micros(), scrape.client_millis(self._applies), loaded)
+        values["first_seconds"] = sum(self._first_seconds) / len(self._first_seconds)
+        if "stages" in wanted:
+            stages = await staged(self._ground.servers, self._task())
+            values |= {f"stage_{name}": micros for name, micros in stages.items()}
+        if "latency" in wanted:
+            rate = paces["uniform"].per_second / 2
+            values |= latency_values(await self._open_loop(rate), rate)
+        return values
 
     async def _drain(self, events: int, *, hot: bool = False) -> Pace:
         """The consumer as operators run it, on a topic that was filled before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from billing.lab.bench.figures import Figure, Values
+from billing.lab.bench.figures import Figure
 from billing.lab.bench.results import Loaded, Outcome
 from billing.lab.bench.series import Pace
 from billing.lab.bench.stats import percentile
@@ -52,18 +52,18 @@ FIGURES = (
 )
 
 
+ARMS = ("memory", "hot", "decode", "packed", "naive", "stages", "latency")
+"""What may be left out; the uniform drain is always there."""
+
+
 def values_of(
-    paces: Mapping[str, Pace],
-    calls: Mapping[str, float],
-    client: Mapping[str, float],
-    outcome: Outcome,
-    loaded: Loaded,
-) -> Values:
-    """One run's figures by key. `calls` in us by percentile, with "records" of a call and "micros" per event; `client`
-    in ms."""
+    paces: Mapping[str, Pace], calls: Mapping[str, float], client: Mapping[str, float], loaded: Loaded
+) -> dict[str, float]:
+    """One run's figures by key, of the arms that there are. `calls` in us by percentile, with "records" of a call and
+    "micros" per event; `client` in ms."""
     uniform = paces["uniform"]
     rates = {name: pace.per_second for name, pace in paces.items()}
-    return {
+    values = {
         "events_per_second": rates["uniform"],
         **{f"cpu_{name}": uniform.cpu_micros[name] for name in ("consumer", "redis", "broker")},
         "cores": sum(uniform.cores[name] for name in ("consumer", "redis", "broker")),
@@ -72,14 +72,21 @@ def values_of(
         **{"call_records": calls["records"], "call_micros": calls["micros"]},
         **{f"{name}_per_second": rates[name] for name in rates if name != "uniform"},
         **{f"{name}_ratio": rates["uniform"] / rates[name] for name in rates if name not in ("uniform", "hot")},
-        "hot_ratio": rates["hot"] / rates["uniform"],
-        "decode_cpu": paces["decode"].cpu_micros["consumer"],
-        "open_loop_per_second": rates["uniform"] / 2,
+        **loaded._asdict(),
+    }
+    if "hot" in paces:
+        values["hot_ratio"] = rates["hot"] / rates["uniform"]
+    if "decode" in paces:
+        values["decode_cpu"] = paces["decode"].cpu_micros["consumer"]
+    return values
+
+
+def latency_values(outcome: Outcome, offered_per_second: float) -> dict[str, float]:
+    """The open loop's figures by key."""
+    return {
+        "open_loop_per_second": offered_per_second,
         **{f"latency_p{n}": 1000 * percentile(outcome.seconds, n / 100) for n in (50, 99)},
         "latency_max": 1000 * outcome.seconds[-1],
         "look_millis": 1000 * outcome.look_seconds,
         "late_millis": 1000 * outcome.late_seconds,
-        "bytes_per_account": loaded.bytes_per_account,
-        "record_bytes": loaded.record_bytes,
-        "opened_per_second": loaded.opened_per_second,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -26,7 +26,7 @@ from billing.lab.bench.results import Steady, Written
 from billing.lab.bench.running import all_running, check, consumer, counted, watched
 from billing.lab.bench.series import Pace
 from billing.lab.bench.servers import Servers
-from billing.lab.bench.settle_figures import FIGURES, values_of
+from billing.lab.bench.settle_figures import ARMS, FIGURES, steady_values, values_of
 from billing.lab.waiting import until
 
 Say = Callable[[str], None]
@@ -47,6 +47,7 @@ class Options:
     laps: int = 2
     naive_events: int = 10_000
     steady_seconds: float = 10.0
+    arms: Collection[str] = ARMS
 
 
 @dataclass
@@ -99,16 +100,20 @@ class Run:
             ("hot", lambda events: self._drain(events, hot=True)),
             ("both", self._both),
         ]
-        paces = self._measured.paces
+        wanted, paces = self._options.arms, self._measured.paces
+        arms = [(name, work) for name, work in arms if name in wanted or name == "uniform"]
         for lap in range(self._options.laps):
             for name, work in arms if lap % 2 == 0 else arms[::-1]:
                 pace = await work(self._options.events // self._options.laps)
                 self._say(f"  {name}: {pace.per_second:,.0f} {'rows' if name == 'copy' else 'events'}/s")
                 paces.setdefault(name, []).append(pace)
         joined = {name: Pace.joined(each) for name, each in paces.items()}
-        joined["naive"] = await self._naive()
-        steady = await self._steady(joined["uniform"].per_second * STEADY_SHARE)
-        return values_of(joined, self._measured.written, self._copies(), steady)
+        if "naive" in wanted:
+            joined["naive"] = await self._naive()
+        values, rate = values_of(joined, self._measured.written, self._copies()), joined["uniform"].per_second
+        if "steady" in wanted:
+            values |= steady_values(await self._steady(rate * STEADY_SHARE), rate)
+        return values
 
     async def _drain(self, events: int, *, hot: bool = False) -> Pace:
         """The consumer as operators run it, on a topic that was filled before."""

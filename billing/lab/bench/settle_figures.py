@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from billing.lab.bench.figures import Figure, Values
+from billing.lab.bench.figures import Figure
 from billing.lab.bench.results import Steady, Written
 from billing.lab.bench.series import Pace
 from billing.lab.bench.stats import percentile
@@ -52,22 +52,22 @@ FIGURES = (
 )
 
 
+ARMS = ("copy", "hot", "both", "naive", "steady")
+"""What may be left out; the uniform drain is always there."""
+
+
 def values_of(
-    paces: Mapping[str, Pace],
-    written: Sequence[tuple[Written, int, int]],
-    copies: Mapping[int, float],
-    steady: Steady,
-) -> Values:
-    """One run's figures by key. `written` by each uniform drain, with its events and sessions; `copies` in rows a
-    second by number of streams."""
-    uniform, both = paces["uniform"], paces["both"]
+    paces: Mapping[str, Pace], written: Sequence[tuple[Written, int, int]], copies: Mapping[int, float]
+) -> dict[str, float]:
+    """One run's figures by key, of the arms that there are. `written` by each uniform drain, with its events and
+    sessions; `copies` in rows a second by number of streams."""
+    uniform = paces["uniform"]
     total = Written(*map(sum, zip(*(each for each, _, _ in written), strict=True)))
     events, sessions = sum(count for _, count, _ in written), sum(count for _, _, count in written)
     rate = uniform.per_second * sessions / events
     inserted, updated = total.inserted / sessions, total.updated / sessions
-    streams = max(copies)
     servers = ("consumer", "postgres", "broker")
-    return {
+    values = {
         "sessions_per_second": rate,
         "events_per_second": uniform.per_second,
         "rows_per_second": rate * (inserted + updated),
@@ -76,24 +76,30 @@ def values_of(
         "cores": sum(uniform.cores[name] for name in servers),
         **{"wal_per_session": total.wal_bytes / sessions, "wal_per_event": total.wal_bytes / events},
         "images_per_session": total.page_images / sessions,
-        **{"copy_per_second": copies[1], "copy_ratio": rate / copies[1]},
-        **{"copies_per_second": copies[streams], "copies_ratio": rate / copies[streams]},
-        **{"hot_per_second": paces["hot"].per_second, "hot_ratio": paces["hot"].per_second / uniform.per_second},
-        **_steady(steady, uniform),
-        "both_per_second": both.per_second,
-        **{f"both_cpu_{name}": micros for name, micros in both.cpu_micros.items()},
-        "both_cores": sum(both.cores.values()),
-        "naive_per_second": paces["naive"].per_second,
-        "naive_ratio": uniform.per_second / paces["naive"].per_second,
     }
+    for name, streams in (("copy", 1), ("copies", max(copies, default=1))):
+        if streams in copies:
+            values |= {f"{name}_per_second": copies[streams], f"{name}_ratio": rate / copies[streams]}
+    for name in ("hot", "both", "naive"):
+        if name in paces:
+            values[f"{name}_per_second"] = paces[name].per_second
+    if "hot" in paces:
+        values["hot_ratio"] = paces["hot"].per_second / uniform.per_second
+    if "naive" in paces:
+        values["naive_ratio"] = uniform.per_second / paces["naive"].per_second
+    if "both" in paces:
+        values |= {f"both_cpu_{name}": micros for name, micros in paces["both"].cpu_micros.items()}
+        values["both_cores"] = sum(paces["both"].cores.values())
+    return values
 
 
-def _steady(steady: Steady, uniform: Pace) -> Values:
+def steady_values(steady: Steady, uniform_per_second: float) -> dict[str, float]:
+    """The open loop's figures by key."""
     outcome = steady.outcome
     return {
         "steady_offered": steady.per_second,
         "steady_settled": outcome.per_second,
-        "steady_ratio": outcome.per_second / uniform.per_second,
+        "steady_ratio": outcome.per_second / uniform_per_second,
         **{f"steady_p{n}": 1000 * percentile(outcome.seconds, n / 100) for n in (50, 99)},
         "steady_max": 1000 * outcome.seconds[-1],
         "steady_cpu": steady.cpu_micros["consumer"] + steady.cpu_micros["postgres"],
