@@ -23,6 +23,7 @@ _COMMANDS = {
     "explain": ("billing.cli.explain", "explain", "Why a balance is what it is, from both books."),
     "findings": ("billing.cli.findings", "findings_group", "What a person should look at; resolving it."),
     "guard": ("billing.cli.guard", "guard", "Health of the balance store, and what to do about it."),
+    "halts": ("billing.cli.halts", "halts_group", "Partitions that do not go on, and letting them go on."),
     "holds": ("billing.cli.balances", "holds", "An account's open holds, from Redis."),
     "ledger": ("billing.cli.ledger", "ledger_group", "The books in PostgreSQL."),
     "migrate": ("billing.cli.operations", "migrate", "Prepare PostgreSQL, the topics and Redis."),

@@ -126,9 +126,7 @@ async def _add_plan(connection: Connection, plan: PlanAssignment) -> int:
     return 1
 
 
-async def _entries(
-    reader: LogReader, topic: str, partition: int, of: set[str]
-) -> AsyncIterator[list[LedgerEntry]]:
+async def _entries(reader: LogReader, topic: str, partition: int, of: set[str]) -> AsyncIterator[list[LedgerEntry]]:
     start, end = await reader.bounds(topic, partition)
     chunk: dict[tuple[str, int], LedgerEntry] = {}
     async with aclosing(reader.read(topic, partition, start, end)) as records:
@@ -146,9 +144,7 @@ async def _entries(
         yield list(chunk.values())
 
 
-async def _entries_back(
-    pool: Pool, entries: Sequence[LedgerEntry], partition: int, done: PutBack, author: str
-) -> None:
+async def _entries_back(pool: Pool, entries: Sequence[LedgerEntry], partition: int, done: PutBack, author: str) -> None:
     rows = await fetch(
         pool, query("restoring.entries_at"), [e.account for e in entries], [e.ledger_seq for e in entries]
     )

@@ -20,13 +20,17 @@ class Ticker:
         self._topic = topic
 
     async def __call__(self, partition: int) -> None:
-        event = {
-            "specversion": "1.0",
-            "id": uuid4().hex,
-            "source": "billing/inflight",
-            "type": "billing.tick.v1",
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "data": {},
-        }
-        tick = Outgoing(self._topic, msgspec.json.encode(event), headers=CONTENT_TYPE, partition=partition)
-        await self._publisher.publish([tick])
+        await self._publisher.publish([tick(self._topic, partition)])
+
+
+def tick(topic: str, partition: int) -> Outgoing:
+    """One tick, to be published."""
+    event = {
+        "specversion": "1.0",
+        "id": uuid4().hex,
+        "source": "billing/inflight",
+        "type": "billing.tick.v1",
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "data": {},
+    }
+    return Outgoing(topic, msgspec.json.encode(event), headers=CONTENT_TYPE, partition=partition)

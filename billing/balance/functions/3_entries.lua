@@ -98,6 +98,11 @@ local function read_entries(keys, b)
   b.stray = read_all('ZMSCORE', keys[STRAY], b.accounts)
 end
 
+-- Since when is for people; nothing is decided by it.
+local function set_halted(keys, reason)
+  write('HSET', keys[META], 'halted', reason, 'halted_at', redis.call('TIME')[1])
+end
+
 local function entries(keys, args)
   local state, refusal = admit_batch(keys, args, 'entries')
   if not state then
@@ -113,7 +118,7 @@ local function entries(keys, args)
   for _, timeline in ipairs(b.timelines) do
     if timeline ~= state.timeline then
       local reason = 'timeline: the store has ' .. state.timeline .. ', an entry ' .. timeline
-      write('HSET', keys[META], 'halted', reason)
+      set_halted(keys, reason)
       return {'halted', reason}
     end
   end

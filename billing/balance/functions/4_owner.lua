@@ -16,8 +16,19 @@ local function halt(keys, args) -- ARGV goes on: reason
   if not state then
     return refusal
   end
-  write('HSET', keys[META], 'halted', args[7])
+  set_halted(keys, args[7])
   return {'halted', args[7]}
+end
+
+-- An operator has seen that the cause is gone. Only of the halt that was looked at.
+local function lift(keys, args) -- ARGV goes on after the incarnation: reason
+  if args[1] ~= VERSION then
+    return {'refused', 'function version is ' .. VERSION .. ', expected ' .. args[1]}
+  elseif redis.call('HGET', keys[META], 'halted') ~= args[5] then
+    return {'moved'}
+  end
+  write('HDEL', keys[META], 'halted', 'halted_at')
+  return {'applied'}
 end
 
 -- Release these sessions' holds in tables: returns the accounts' fields to write. With an outbox the holds have expired:

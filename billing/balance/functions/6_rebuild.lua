@@ -23,7 +23,7 @@ local function publish(keys, args)
     fields[#fields + 1] = text(n)
   end
   write('HSET', keys[POS], unpack(fields))
-  write('HDEL', keys[META], 'torn', 'halted')
+  write('HDEL', keys[META], 'torn', 'halted', 'halted_at')
   write('HSET', keys[META], 'version', args[1], 'partitions', args[2], 'generation_ms', args[3], 'timeline', args[7],
     'building', '', 'incarnation', args[4], 'state', 'ready')
 end
@@ -65,7 +65,7 @@ local function begin(keys, args) -- ARGV: …, incarnation, incarnation that KEY
   local epoch = text(tonumber(m[3] or 0) + 1)
   write('HSET', keys[META], 'state', 'rebuilding', 'epoch', epoch, 'nonce', args[6], 'building', args[4], 'version',
     args[1], 'partitions', args[2], 'generation_ms', args[3])
-  write('HDEL', keys[META], 'halted')
+  write('HDEL', keys[META], 'halted', 'halted_at')
   unlink(keys, POS, #keys)
   return {'begun', epoch}
 end
