@@ -190,3 +190,51 @@ async def test_r7_a_replay_that_died_before_it_was_marked_is_repeated_harmlessly
 async def _letter(pool: Pool, there: Delivered) -> Letter:
     (letter,) = await letters_at(pool, [Place("usage.events", there.partition, there.offset)])
     return letter
+
+
+async def test_s21_poison_is_stored_with_the_position_when_post_flight_is_killed_in_between(
+    settings: Settings, run_pipeline: RunPipeline
+) -> None:
+    """Killed while its transaction waits to store the dead letters: neither they nor the position are there; started
+    again, both are, once, and the money that they hold up is shown."""
+    async with run_pipeline(settings) as pipeline:
+        await open_with_credit(settings, "early")
+        pool = await open_pool(settings.postgres_dsn, max_size=3)
+        try:
+            async with pool.acquire() as connection:
+                blocking = connection.transaction()
+                await blocking.start()
+                await connection.execute("lock table dead_letters in exclusive mode")
+                sound = [item("early", f"fine-{n}") for n in range(20)]
+                poison = [
+                    item("nobody", "p1"),
+                    item("early", "p2")._replace(key=b"somebody"),
+                    sound[3]._replace(value=b""),
+                ]
+                home = home_partition("early", settings.partitions)
+                sent = await publish(
+                    settings, *(r._replace(partition=home) for r in (*sound[:10], *poison, *sound[10:]))
+                )
+                await _until_blocked(pool)
+                await pipeline.supervisor.kill("postflight")
+                await blocking.rollback()
+            assert await pool.fetchval("select count(*) from dead_letters") == 0
+            assert (await pipeline.books.postflight_positions())[home] <= sent[10].offset
+            pipeline.supervisor.restart("postflight")
+            assert await charged(pipeline, "early") == (20 * LOOKUP_MICROS, 20 * LOOKUP_MICROS)
+        finally:
+            pool.terminate()
+        rows = await billing_json(settings, "dlq", "list")
+        assert [row["offset"] for row in rows] == [there.offset for there in sent[10:13]]
+        held_up = await billing_json(settings, "dlq", "suspended")
+        assert held_up["suspended"] == [{"currency": "USD", "amount_micros": LOOKUP_MICROS}]
+        unpriced = {row["reason"]: row["unpriced"] for row in held_up["reasons"]}
+        assert [why["letters"] for why in unpriced["wrong_partition"]] == [1]
+
+
+async def _until_blocked(pool: Pool) -> None:
+    async with asyncio.timeout(20):
+        while not await pool.fetchval(  # noqa: ASYNC110 - the server sends no event
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        ):
+            await asyncio.sleep(0.02)
