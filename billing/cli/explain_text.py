@@ -144,7 +144,7 @@ def _hold_cells(hold: OpenHold, amount: str, log_time_ms: int) -> tuple[str, ...
         hold.session,
         amount,
         elapsed,
-        f"lease ends {_moment(hold.lease_end_ms)} ({left_s:,} s of log time)",
+        f"lease ends {_moment(hold.lease_end_ms)} (in {left_s:,} s of log time)",
     )
 
 

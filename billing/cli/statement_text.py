@@ -11,6 +11,7 @@ from billing.ledger.statement import SECTIONS, EntryLine, Line, Statement, Usage
 from billing.money import format_micros
 
 _UNITS = {"call": "seconds", "sms": "segments", "mms": "segments", "item": "units"}
+_SESSIONS = {"calls": ("call", "calls"), "messages": ("message", "messages"), "items": ("purchase", "purchases")}
 _STATES = {
     "future": "not begun",
     "open": "so far; the month is open",
@@ -72,7 +73,7 @@ def _usage_cells(line: UsageLine) -> tuple[str, ...]:
     what = f"{line.kind} {line.direction}".rstrip()
     number = line.section != "items" and line.destination[:1].isdigit()
     destination = f"+{line.destination}" if number else line.destination
-    times = f"{line.sessions:,} {'time' if line.sessions == 1 else 'times'}"
+    times = f"{line.sessions:,} {_SESSIONS[line.section][line.sessions != 1]}"
     unit = _UNITS[line.kind] if line.quantity != 1 else _UNITS[line.kind].removesuffix("s")
     return what, destination, line.description, times, f"{line.quantity:,}", unit
 

@@ -129,8 +129,8 @@ async def statement(pool: Pool, account: str, month: Month) -> Statement | NoSuc
     lines: list[Line] = [_usage_line(row) for row in usage]
     lines += [_entry_line(row) for row in entries]
     total = sum(line.amount_micros for line in lines)
-    if opening + total != closing:
-        raise DoesNotAddUp(f"{month.name} of account {account}: {opening} + {total} is not {closing} micro-units")
+    if opening + total != closing or (opening and month.begin <= found["opened_at"]):
+        raise DoesNotAddUp(f"{month.name} of account {account}: opening {opening}, {total} booked, closing {closing}")
     return Statement(account, found["currency"], month, month.state(now), opening, tuple(lines), closing)
 
 
