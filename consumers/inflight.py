@@ -31,6 +31,7 @@ from billing.stream.runner import Runner
 from billing.stream.ticks import Ticker
 from billing.usage.classify import Classifier
 from billing.usage.interpreters import UsageInterpreter
+from billing.usage.live import LiveClassifier
 
 
 async def inflight(process: Process) -> int:
@@ -60,7 +61,7 @@ async def inflight(process: Process) -> int:
                 sink=RedisSink(functions, topics, ledger=LedgerReader(pool), passed=passed, signals=signals),
                 interpreters={
                     topics.entries: EntriesInterpreter(),
-                    topics.usage: UsageInterpreter(classifier, GENERATION_MS),
+                    topics.usage: UsageInterpreter(LiveClassifier(live.catalogue, settings.partitions), GENERATION_MS),
                 },
                 reader=reader,
                 max_records={topics.entries: MAX_BATCH_OPS, topics.usage: MAX_BATCH_OPS},

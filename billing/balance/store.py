@@ -96,9 +96,9 @@ class RedisSink:
         return _counted("apply", answer)
 
     async def _apply(self, batch: Batch[BalanceOp]) -> ApplyAnswer:
-        if any(isinstance(op, Malformed) for op in batch.ops):
-            return await self._refuse_entry(batch)
         usage = batch.topic == self._topics.usage
+        if not usage and any(isinstance(op, Malformed) for op in batch.ops):
+            return await self._refuse_entry(batch)
         try:
             packed = pack_usage(batch.ops) if usage else pack_entries(batch.ops)
         except BadOperation as error:
@@ -191,7 +191,7 @@ def _count_usage(reply: Reply, ops: Sequence[BalanceOp]) -> None:
     metrics.PASSED.inc(passed)
     metrics.EVICTIONS.inc(evicted)
     for op in ops:
-        if isinstance(op, DeadLetter):
+        if type(op) is DeadLetter:
             metrics.DEAD_LETTERS.labels(op.reason.value).inc()
 
 

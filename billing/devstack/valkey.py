@@ -19,6 +19,8 @@ DEFAULTS: Mapping[str, str] = {
     "appendfsync": "everysec",
     "maxmemory-policy": "noeviction",  # an evicted balance would be a lost one
     "save": '""',  # the AOF is the persistence
+    # a longer hash is a table: with the default, 512, each look goes through half of up to 512 open holds
+    "hash-max-listpack-entries": "64",
     "daemonize": "no",
 }
 

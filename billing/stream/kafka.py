@@ -29,6 +29,7 @@ from billing.stream.log import Fetched, Listener, LogAway, LogBroken, OutOfRange
 log = structlog.get_logger(__name__)
 
 LONG_POLL_MS = 50
+PARTITION_FETCH_BYTES = 2 * 2**20  # of a backlog: what is left over of a fetch makes a batch that is not full
 SESSION_TIMEOUT_MS = 10_000
 HEARTBEAT_MS = 2_000
 REBALANCE_TIMEOUT_MS = 30_000
@@ -81,6 +82,7 @@ class KafkaMembership:
             auto_offset_reset="none",
             enable_auto_commit=False,
             fetch_max_wait_ms=LONG_POLL_MS,
+            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
             rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,

@@ -1,7 +1,7 @@
 """Records that aiokafka 0.14 cannot decode: a header name that is not UTF-8 raises in the middle of a fetch, for ever,
 and would hold its partition (R9). Such batches are read once more in pure Python, with the name's bytes escaped.
 
-`install()` replaces two names in aiokafka's fetcher; everything else, and every other record, goes its usual way.
+`install()` replaces two names in aiokafka's fetcher; what it decodes besides goes its usual way, into a cheaper record.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, SupportsIndex
 
+import msgspec
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
@@ -76,8 +77,30 @@ def _batches(raw: bytes, from_offset: int) -> Iterator[_ForgivingBatch]:
         at = end
 
 
+class FetchedRecord(msgspec.Struct, gc=False):
+    """A `billing.stream.record.Record`, made in a third of the time of aiokafka's own and nothing for the garbage
+    collector to look at."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
 class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
     _records: Any
+    _records_iterator: Iterator[FetchedRecord]
+
+    def __iter__(self) -> Iterator[FetchedRecord]:
+        return self._records_iterator  # past a method call for each record
+
+    def _consumer_record(self, tp: Any, record: Any) -> FetchedRecord:
+        topic, partition = tp
+        headers = tuple(record.headers)
+        return FetchedRecord(topic, partition, record.offset, record.timestamp, record.key, record.value, headers)
 
     def _unpack_records(self) -> Iterator[Any]:
         try:
