@@ -71,7 +71,7 @@ async def _used(deployment: Deployment, account: str) -> int:
     return balance.used_micros
 
 
-async def test_s41_a_call_costs_what_it_did_when_it_was_answered_though_the_tariff_changes(deployment: Deployment) -> None:
+async def test_s41_a_call_costs_what_it_did_when_it_was_answered_whatever_changes(deployment: Deployment) -> None:
     account = await deployment.open()
     change_ms = await _dearer(deployment)
     answered_ms = _now_ms()
