@@ -72,7 +72,7 @@ KINDS: Mapping[Origin | Literal["settlement", "opening"], EntryKind] = {
     "payment_refund": EntryKind("a card payment given back", "`recharges taken-back --refund`", (-1,)),
     "chargeback": EntryKind("a card payment taken back by the bank", "`recharges taken-back --chargeback`", (-1,)),
     "goodwill": EntryKind("a gift", "`account credit --goodwill`", (1,)),
-    "migration": EntryKind("a balance taken over from another system", "an import of its own", (1, -1)),
+    "migration": EntryKind("a balance taken over from another system", "no command yet", (1, -1)),
 }
 """Every kind of entry that moves money."""
 

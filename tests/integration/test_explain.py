@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 from command_runner import billing
 from reconcile_harness import CREDIT, Deployment, deployed, now
+from usage_builders import rates
 
-from billing.balance.balances import Unknown
+from billing.balance.balances import Known, Unknown
 from billing.cli.explain_json import fields
 from billing.cli.explain_text import as_text
 from billing.cli.explain_verdict import verdict
 from billing.ledger.corrections import Refunded, refund_usage
+from billing.ledger.rerate import resolve
+from billing.ledger.rerate_apply import Applied, apply
+from billing.ledger.tariffs import NEVER_MS, Loaded, load_tariff
 from billing.reconcile.compare import Behind, Different, Equal
 from billing.reconcile.explain import LedgerView, StoreView, judge, look_at_ledger, look_at_store
 from billing.reconcile.health import expecting_reader
@@ -46,6 +51,7 @@ async def test_r1_s46_what_makes_up_a_balance_from_both_books_and_why_they_diffe
         assert isinstance(refunded, Refunded)
         await deployment.until_settled()
         await agree(deployment, account)
+        await re_rated(deployment, account)
         await one_is_behind(deployment, account)
         await redis_is_unknown(deployment, account)
         await they_differ(deployment, account)
@@ -72,6 +78,30 @@ async def agree(deployment: Deployment, account: str) -> None:
     assert shown["redis"]["held_micros"] == sum(hold["amount_micros"] for hold in shown["redis"]["holds"]) > 0
     assert sum(entry.amount_micros for entry in books.entries) == books.account.credit_micros
     assert sum(total.amount_micros for total in books.usage) == books.account.used_micros
+
+
+async def re_rated(deployment: Deployment, account: str) -> None:
+    """R5: what a dearer version charges reaches Redis as a debit that is not counted towards recharge."""
+    dear = [
+        msgspec.structs.replace(rate, rate_micros=rate.rate_micros + 100_000)
+        for rate in rates()
+        if rate.rate_micros < 10**9
+    ]
+    loaded = await load_tariff(deployment.pool, "basic", dear, "USD", author="ann", effective_ms=NEVER_MS)
+    assert isinstance(loaded, Loaded)
+    done = {**CALL, "call_id": "c0", "answered_at": now(), "duration_seconds": 60, "status": "completed"}
+    await deployment.publish(account, "usage.call.completed.v1", done)
+    await deployment.until_settled()
+    found = await resolve(deployment.pool, "basic", None, 0, 2**50)
+    assert isinstance(found, tuple)
+    applied = await apply(deployment.pool, *found, author="ann", reason="wrong price")
+    assert isinstance(applied, Applied)
+    assert applied.now == 1  # the call that was refunded in full stays at nothing
+    await deployment.until_settled()
+    books, store = await look(deployment, account)
+    assert judge(books, store) == Equal()
+    assert isinstance(store.balance, Known)
+    assert store.balance.excluded_micros == applied.in_all.charged_micros == -books.entries[0].amount_micros > 0
 
 
 async def one_is_behind(deployment: Deployment, account: str) -> None:
@@ -105,7 +135,7 @@ async def redis_is_unknown(deployment: Deployment, account: str) -> None:
     assert "Unknown is not zero" in verdict(books, store, judge(books, store))
     shown = fields(account, books, store, judge(books, store))
     assert (shown["agree"], shown["redis"]["available_micros"], shown["redis"]["holds"]) == (None, None, None)
-    assert (books.earlier_entries, len(books.entries)) == (2, 1)
+    assert (books.earlier_entries, len(books.entries)) == (3, 1)
 
 
 async def they_differ(deployment: Deployment, account: str) -> None:
