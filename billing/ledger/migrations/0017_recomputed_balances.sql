@@ -13,7 +13,7 @@ create table balance_recomputations (
 );
 
 -- A trigger, so that the sums are the database's own whoever asks.
-create function recompute_balance() returns trigger language plpgsql as $$
+create function recompute_balance() returns trigger language plpgsql security definer as $$
 begin
     update balances b
        set credit_micros = coalesce(j.credit_micros, 0), used_micros = coalesce(u.used_micros, 0),

@@ -1,0 +1,146 @@
+"""S28: PostgreSQL is restored to an earlier state; what it forgot comes back, and nobody is charged meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from reconcile_harness import CREDIT, Deployment, deployed
+from usage_builders import ITEM, item, rates
+
+from billing.devstack.isolation import isolated
+from billing.devstack.postgres import PostgresServer
+from billing.devstack.services import Services
+from billing.ledger.booking import adjust
+from billing.ledger.database import fetchrow
+from billing.ledger.findings import findings
+from billing.ledger.history import suspected
+from billing.ledger.queries import query
+from billing.ledger.tariffs import Loaded, load_tariff
+from billing.ledger.verify import verify
+from billing.recharge import switches
+from billing.reconcile.rebuild import RebuildRefused, rebuild
+from billing.reconcile.resolving import Decision, Resolved, resolve_finding
+from billing.reconcile.restoring import begin_timeline, put_back
+from billing.stream.kafka_reader import LogReader
+
+pytestmark = pytest.mark.slow
+
+ITEM_PRICE = 1_150_000
+FIVE = 5_000_000
+HALTED = "select count(*) as halted from positions where halted like 'restored: %'"
+
+
+async def test_s28_a_restored_ledger_is_found_out_halts_and_gets_back_what_it_forgot(
+    services: Services, private_postgres: Callable[..., PostgresServer]
+) -> None:
+    postgres = private_postgres()
+    async with isolated(services, partitions=2) as plain:
+        settings = replace(plain, postgres_dsn=postgres.url, postgres_owner_dsn="")
+        async with deployed(settings) as running:
+            running.start()
+            old = await running.open("old")
+            await running.publish(old, ITEM, item(item_id="before"))
+            await running.until_settled()
+            backup = await _backup(running, postgres)
+            await _what_will_be_forgotten(running, old)
+            balances = [(await running.balance(name)).available_micros for name in (old, "young")]
+            assert balances == [CREDIT + FIVE - 700 - 2 * ITEM_PRICE, CREDIT - ITEM_PRICE]
+
+            await _restore(running, postgres, backup)
+            running.start("relay", "postflight")
+
+            async def found_out() -> bool:
+                return await suspected(running.pool) is not None
+
+            await running.until(found_out)
+            row = await fetchrow(
+                running.pool, "select count(*) as halted from positions where halted like 'restored: %'"
+            )
+            assert row is not None
+            assert row["halted"] >= settings.partitions
+            assert "may have been restored" in (await _frozen_reason(running, old) or "")
+            assert isinstance(await rebuild(settings), RebuildRefused)
+            await running.stop("relay", "postflight")
+
+            done = await begin_timeline(running.pool, author="ada", reason="restored from the backup")
+            async with LogReader(settings.kafka_bootstrap) as reader:
+                done = await put_back(running.pool, reader, settings, done, author="ada")
+                again = await put_back(running.pool, reader, settings, replace(done, accounts=0), author="ada")
+            assert (done.tariffs, done.accounts, done.findings) == (1, 1, 2), done
+            assert again.accounts == 0
+            assert "not reconciled" in (await _frozen_reason(running, old) or "")
+            for finding in [f async for f in findings(running.pool, kind="entry_forgotten")]:
+                decision = Decision("book", "ada", "forgotten by the restore")
+                answer = await resolve_finding(
+                    running.pool, running.functions, settings, finding.id, decision, wait_s=0
+                )
+                assert isinstance(answer, Resolved), answer
+            running.start("relay", "postflight")
+            await running.until_ledger_settled()
+            await running.rebuild()
+            await running.until_settled()
+            assert (await running.reconcile()).agreed
+            assert [(await running.balance(name)).available_micros for name in (old, "young")] == balances
+            assert all(check.passed for check in await verify(running.pool))
+
+            await running.publish(old, ITEM, item(item_id="afterwards"))
+            assert isinstance(await load_tariff(running.pool, "later", rates(), "USD", author="test"), Loaded)
+            await running.open("newest")
+            await running.until_settled()
+            assert running.running()
+            assert (await running.reconcile()).agreed
+            assert (
+                await switches.reconciled(running.pool, author="ada", reason="the gateway's list was gone through")
+                is None
+            )
+            assert await _frozen_reason(running, old) is None
+
+
+async def _backup(running: Deployment, postgres: PostgresServer) -> str:
+    """A copy of the server's files while it is down."""
+    await running.stop()
+    await asyncio.to_thread(postgres.stop)
+    copy = f"{postgres.data}.backup"
+    await asyncio.to_thread(shutil.copytree, postgres.data, copy, symlinks=True)
+    _own(postgres, copy)
+    await postgres.start_async()
+    running.start()
+    return copy
+
+
+async def _what_will_be_forgotten(running: Deployment, old: str) -> None:
+    assert isinstance(await load_tariff(running.pool, "gold", rates(), "USD", author="test"), Loaded)
+    await running.credit(old, FIVE)
+    await adjust(running.pool, old, -700, "a correction", author="test")
+    await running.open("young")
+    await running.publish(old, ITEM, item(item_id="after"))
+    await running.publish("young", ITEM, item(item_id="after"))
+    await running.until_settled()
+
+
+async def _restore(running: Deployment, postgres: PostgresServer, backup: str) -> None:
+    await running.stop("relay", "postflight")
+    await asyncio.to_thread(postgres.stop)
+    await asyncio.to_thread(shutil.rmtree, postgres.data)
+    await asyncio.to_thread(shutil.move, backup, postgres.data)
+    await postgres.start_async()
+
+
+def _own(postgres: PostgresServer, copy: str) -> None:
+    """The copy is the server's user's, as the original."""
+    original = os.stat(postgres.data)
+    for folder, names, files in os.walk(copy):
+        for path in [folder, *(os.path.join(folder, name) for name in (*names, *files))]:
+            os.chown(path, original.st_uid, original.st_gid, follow_symlinks=False)
+
+
+async def _frozen_reason(running: Deployment, account: str) -> str | None:
+    row = await fetchrow(running.pool, query("recharge_checks.surroundings"), account, running.home(account))
+    assert row is not None
+    reason: str | None = row["frozen_reason"]
+    return reason
