@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from command_runner import billing
 from reconcile_harness import CREDIT, Deployment, deployed
 from tampering import Tampering
 from usage_builders import ITEM, item
@@ -17,6 +20,7 @@ from billing.devstack.services import Services
 from billing.ledger.database import fetch, fetchrow, lease
 from billing.ledger.findings import Finding, findings
 from billing.ledger.verify import verify
+from billing.reconcile import judge
 from billing.reconcile.resolving import Decision, NotResolved, Resolved, resolve_finding
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -49,9 +53,12 @@ async def frozen(running: Deployment, account: str) -> bool:
     return row is not None and row["frozen"]
 
 
-async def resolve(running: Deployment, finding: int, way: Any, amount_micros: int = 0) -> Resolved | NotResolved:
+async def resolve(
+    running: Deployment, finding: int, way: Any, amount_micros: int = 0, wait_s: float = 10.0
+) -> Resolved | NotResolved:
     decision = Decision(way, "ada", "looked into it", amount_micros)
-    return await resolve_finding(running.pool, running.functions, running.settings, finding, decision, wait_s=10)
+    settings = running.settings
+    return await resolve_finding(running.pool, running.functions, settings, finding, decision, wait_s=wait_s)
 
 
 async def until_agreed(running: Deployment, account: str, balance_micros: int) -> None:
@@ -143,6 +150,7 @@ async def test_s42_a_wrong_ledger_is_corrected_by_an_entry_and_the_view_follows(
     assert [row["author"] for row in rows[2:]] == ["ada", "ada"]
 
 
+@pytest.mark.slow
 async def test_s42_a_replay_of_a_correction_changes_nothing(running: Deployment) -> None:
     """After a rebuild the view is right by itself; entries that come again are not above its ledger_seq."""
     account = await running.open()
@@ -155,6 +163,54 @@ async def test_s42_a_replay_of_a_correction_changes_nothing(running: Deployment)
     await until_agreed(running, account, CREDIT)
     assert isinstance(await resolve(running, finding.id, "repair_view"), Resolved)
     await until_agreed(running, account, CREDIT)
+
+
+async def test_s46_an_account_that_the_store_lacks_is_derived(
+    running: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place in the store is gone, the opening entry long applied: nothing else would bring it back."""
+    monkeypatch.setattr(judge, "LOST_S", 1.0)
+    account = await running.open()
+    await running.publish(account, ITEM, item(item_id="i-1"))
+    await running.until_settled()
+    await Tampering(running, await running.balance(account)).remove()
+    finding = await found(running, account)
+    assert (finding.kind, finding.detail["seen"]) == ("entries_lost", "missing in the store")
+    await until_agreed(running, account, CREDIT - ITEM_PRICE)
+
+    async def ended() -> bool:
+        return (await found(running, account)).resolution is not None
+
+    await running.until(ended)
+    assert not await frozen(running, account)
+
+
+async def test_s42_findings_are_listed_shown_and_resolved_by_command(running: Deployment) -> None:
+    account = await running.open()
+    await running.until_settled()
+    await tamper_with_ledger(running, account, 3)
+    finding = await found(running, account)
+    code, out, _ = await billing(running.settings, "findings", "list", "--account", account, "--json")
+    (row,) = json.loads(out)
+    assert (code, row["id"], row["kind"], row["resolution"]) == (0, finding.id, "books_differ", None)
+    who = ("--by", "ada", "--reason", "disk replaced")
+    number = str(finding.id)
+    code, out, err = await billing(running.settings, "findings", "resolve", number, *who, "--wait", "0")
+    assert (code, out) == (1, "")
+    assert err == f"billing: the books of {account} do not agree: store differs from the ledger by -3 micro-units\n"
+    code, out, _ = await billing(running.settings, "findings", "resolve", number, *who, "--recompute-ledger", "--json")
+    assert (code, json.loads(out)["action"]) == (0, "agreed")
+    code, out, _ = await billing(running.settings, "findings", "show", number, "--json")
+    shown = json.loads(out)["resolution"]
+    assert (shown["by"], shown["why"], shown["action"]) == ("ada", "disk replaced", "agreed")
+
+
+async def test_r11_reconcile_says_within_seconds_that_redis_is_away(running: Deployment) -> None:
+    began = time.monotonic()
+    code, out, err = await billing(running.settings, "reconcile", "--json", BILLING_REDIS_URL="redis://127.0.0.1:1/0")
+    assert (code, out) == (2, "")
+    assert err.startswith("billing: the balance store does not answer: ")
+    assert time.monotonic() - began < 15  # three seconds, and starting Python on a busy machine
 
 
 async def test_s20_a_duplicate_beyond_the_dedupe_window_is_put_right_and_let_go(running: Deployment) -> None:
@@ -185,12 +241,13 @@ async def test_s20_a_duplicate_beyond_the_dedupe_window_is_put_right_and_let_go(
     assert (finding.resolution.author, finding.resolution.action) == ("billing/reconciler", "agreed")
 
 
+@pytest.mark.slow
 async def test_s42_an_operator_lets_a_difference_stand(running: Deployment) -> None:
     account = await running.open()
     await running.until_settled()
     await tamper_with_ledger(running, account, 3)
     finding = await found(running, account)
-    assert isinstance(await resolve(running, finding.id, "look"), NotResolved)
+    assert isinstance(await resolve(running, finding.id, "look", wait_s=0), NotResolved)
     assert await resolve(running, finding.id, "accept") == Resolved(finding.id, "accepted", None)
     assert not await frozen(running, account)
     await drift(running, account, 1)  # another difference than the one that was let stand
