@@ -13,10 +13,23 @@ from billing.devstack.stack import LocalStack
 from billing.lab.bench.cpu import family_seconds, own_seconds
 from billing.settings import Settings
 
-VALKEY = {"latency-tracking-info-percentiles": "50 99 99.9 100"}
+VALKEY = {
+    "latency-tracking-info-percentiles": "50 99 99.9 100",
+    "auto-aof-rewrite-min-size": "16gb",  # a rewrite forks the server, which would fall on one arm or the other
+}
 POSTGRES = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 SHOWN = (
-    *("appendonly", "appendfsync", "fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers"),
+    *(
+        "appendonly",
+        "appendfsync",
+        "auto-aof-rewrite-min-size",
+        "hash-max-listpack-entries",
+        "fsync",
+        "synchronous_commit",
+        "full_page_writes",
+        "wal_level",
+        "shared_buffers",
+    ),
     "max_wal_size",
 )
 """Settings that a table of figures must state."""
