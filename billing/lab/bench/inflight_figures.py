@@ -24,7 +24,7 @@ FIGURES = (
     Figure("call_max", "longest function call (server's clock)", "ms", 2),
     Figure("client_p50", "function call p50 (consumer's clock, its queue included)", "ms", 2),
     Figure("client_p999", "function call p99.9 (consumer's clock, its queue included)", "ms", 2),
-    Figure("call_records", "records per function call", "", 0),
+    Figure("call_records", "records per function call, housekeeping included", "", 0),
     Figure("call_micros", "time in functions per event", "µs", 2),
     Figure("memory_per_second", "the same function fed from memory, without Kafka", "events/s"),
     Figure("memory_ratio", "  backlog / fed from memory", "", 2, "≥ 0.85"),
