@@ -7,9 +7,11 @@ import sys
 
 import click
 
+NAMES = ("inflight", "postflight", "relay", "recharge", "reconciler", "admission", "webhooks")
+
 
 @click.command()
-@click.argument("name", type=click.Choice(["inflight", "postflight", "relay", "recharge", "reconciler", "admission"]))
+@click.argument("name", type=click.Choice(NAMES))
 def consume(name: str) -> None:
     """Run one consumer until SIGTERM or Ctrl-C."""
     # the process becomes the consumer: `billing` never imports `consumers`

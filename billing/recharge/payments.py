@@ -58,6 +58,15 @@ class PaymentSweep:
                 done[outcome] = done.get(outcome, 0) + 1
         return done
 
+    async def look_at(self, payment: Payment) -> Outcome | None:
+        """Of one payment that has succeeded, as read from the gateway; None where it is credited, or a worker is about
+        to."""
+        if not await fetch(self._store.pool, query("recharge_payments.uncredited"), [payment.id], BUSY_MS):
+            return None
+        outcome = await self._settle(payment)
+        metrics.found_payments.labels(outcome).inc()
+        return outcome
+
     async def _pages(self, since_ms: int) -> AsyncIterator[tuple[Payment, ...]]:
         after: str | None = None
         self.complete = False

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from billing.lab.sandbox import customers, faults, forms, idempotency, intents, refunds
+from billing.lab.sandbox import customers, disputes, faults, forms, idempotency, intents, refunds
 from billing.lab.sandbox.call import Call, Endpoint
 from billing.lab.sandbox.errors import INVALID_REQUEST, Answer, Invalid, error
 from billing.lab.sandbox.faults import Fault
@@ -33,6 +33,7 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], Endpoint], ...] = tuple(
         ("POST", rf"/v1/payment_intents/{_ID}/confirm", intents.confirm),
         ("POST", rf"/v1/payment_intents/{_ID}/cancel", intents.cancel),
         ("GET", r"/v1/charges", intents.list_charges),
+        ("GET", r"/v1/disputes", disputes.list_all),
         ("GET", r"/v1/refunds", refunds.list_all),
         ("POST", r"/v1/refunds", refunds.create),
         ("GET", rf"/v1/refunds/{_ID}", refunds.read),

@@ -46,6 +46,21 @@ class Controls:
         forgotten: int = self._ask("POST", "/_sandbox/forget_keys", {})["forgotten"]
         return forgotten
 
+    def tell(self, url: str | None) -> str:
+        """Send webhooks to this endpoint (None: to nobody); the secret that they are signed with."""
+        secret: str = self._ask("POST", "/_sandbox/webhooks", {"url": url})["secret"]
+        return secret
+
+    def dispute(self, payment: str, amount: int | None = None) -> str:
+        """The customer's bank takes it back, in minor units (None: all); the dispute's id."""
+        content = {"payment_intent": payment, "amount": amount}
+        opened: str = self._ask("POST", "/_sandbox/disputes", content)["dispute"]
+        return opened
+
+    def close_dispute(self, dispute: str, status: str) -> None:
+        """`won` or `lost`."""
+        self._ask("POST", "/_sandbox/disputes", {"dispute": dispute, "status": status})
+
     def charges(self, payment: str) -> list[str]:
         """The status of every attempt on a payment, newest first: `succeeded`, `failed`."""
         listed = self._ask("GET", f"/v1/charges?limit=100&payment_intent={payment}")

@@ -80,3 +80,46 @@ CREATE TABLE IF NOT EXISTS faults (
     remaining INTEGER NOT NULL,
     seconds REAL NOT NULL
 ) STRICT;
+
+CREATE TABLE IF NOT EXISTS disputes (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    created INTEGER NOT NULL,
+    payment_intent TEXT NOT NULL REFERENCES payment_intents (id),
+    charge TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    currency TEXT NOT NULL,
+    status TEXT NOT NULL
+) STRICT;
+
+-- What is to be told to the webhook's endpoint; a row goes when it was told, or nobody wants to hear it.
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    type TEXT NOT NULL,
+    object TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TRIGGER IF NOT EXISTS intent_changed AFTER UPDATE OF status ON payment_intents WHEN new.status <> old.status
+BEGIN
+    INSERT INTO events (type, object) VALUES (CASE new.status
+        WHEN 'succeeded' THEN 'payment_intent.succeeded'
+        WHEN 'canceled' THEN 'payment_intent.canceled'
+        WHEN 'requires_action' THEN 'payment_intent.requires_action'
+        ELSE 'payment_intent.payment_failed' END, new.id);
+END;
+
+CREATE TRIGGER IF NOT EXISTS charge_refunded AFTER INSERT ON refunds
+BEGIN
+    INSERT INTO events (type, object) VALUES ('charge.refunded', new.charge);
+END;
+
+CREATE TRIGGER IF NOT EXISTS dispute_opened AFTER INSERT ON disputes
+BEGIN
+    INSERT INTO events (type, object) VALUES ('charge.dispute.created', new.id);
+END;
+
+CREATE TRIGGER IF NOT EXISTS dispute_closed AFTER UPDATE OF status ON disputes WHEN new.status IN ('won', 'lost')
+BEGIN
+    INSERT INTO events (type, object) VALUES ('charge.dispute.closed', new.id);
+END;

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-import msgspec
 from aiohttp import web
 
-from billing.lab.sandbox import faults
+from billing.lab.sandbox import controls
 from billing.lab.sandbox.api import Api, Reply, Request
-from billing.lab.sandbox.faults import FaultOrder
 from billing.lab.sandbox.store import Store
+from billing.lab.sandbox.webhooks import Webhooks
 
 HOST = "127.0.0.1"
 _SHUTDOWN_SECONDS = 2.0  # how long requests under way may go on after SIGTERM
@@ -23,15 +22,20 @@ class Running:
 
     port: int
     runner: web.AppRunner
+    telling: asyncio.Task[None]
 
     async def stop(self) -> None:
+        self.telling.cancel()
+        await asyncio.wait({self.telling})
         await self.runner.cleanup()
 
 
-async def start(store: Store, port: int) -> Running:
-    """Listen on 127.0.0.1; port 0 takes a free one. Raises OSError where the port is taken."""
+async def start(store: Store, port: int, *, webhook_url: str | None = None) -> Running:
+    """Listen on 127.0.0.1; port 0 takes a free one. What happens is told to `webhook_url`. Raises OSError where the
+    port is taken."""
+    webhooks = Webhooks(store, webhook_url)
     runner = web.AppRunner(
-        _application(store, Api(store)),
+        _application(store, Api(store), webhooks),
         access_log=None,
         shutdown_timeout=_SHUTDOWN_SECONDS,
         handler_cancellation=False,  # what has begun goes on, whether or not the client still listens
@@ -43,10 +47,11 @@ async def start(store: Store, port: int) -> Running:
     except OSError:
         await runner.cleanup()
         raise
-    return Running(runner.addresses[0][1], runner)
+    telling = asyncio.create_task(webhooks.run(), name="webhooks")
+    return Running(runner.addresses[0][1], runner, telling)
 
 
-def _application(store: Store, api: Api) -> web.Application:
+def _application(store: Store, api: Api, webhooks: Webhooks) -> web.Application:
     async def v1(request: web.Request) -> web.StreamResponse:
         body = await request.text() if request.method == "POST" else request.query_string
         incoming = Request(
@@ -71,33 +76,10 @@ def _application(store: Store, api: Api) -> web.Application:
         store.db.execute("SELECT 1")
         return web.json_response({"status": "ok"})
 
-    async def show_faults(_request: web.Request) -> web.Response:
-        return web.json_response({"faults": faults.pending(store.db)})
-
-    async def add_fault(request: web.Request) -> web.Response:
-        try:
-            order = msgspec.json.decode(await request.read(), type=FaultOrder)
-        except msgspec.MsgspecError as trouble:
-            return web.json_response({"error": {"type": "invalid_request_error", "message": str(trouble)}}, status=400)
-        with store.transaction():
-            faults.add(store.db, order)
-        return await show_faults(request)
-
-    async def clear_faults(request: web.Request) -> web.Response:
-        with store.transaction():
-            faults.clear(store.db)
-        return await show_faults(request)
-
-    async def forget_keys(_request: web.Request) -> web.Response:
-        return web.json_response({"forgotten": api.forget_keys()})
-
     application = web.Application()
     application.router.add_get("/health", health)
-    application.router.add_get("/_sandbox/faults", show_faults)
-    application.router.add_post("/_sandbox/faults", add_fault)
-    application.router.add_delete("/_sandbox/faults", clear_faults)
-    application.router.add_post("/_sandbox/forget_keys", forget_keys)
     application.router.add_route("*", "/v1/{rest:.*}", v1)
+    controls.add(application, store, api, webhooks)
     return application
 
 

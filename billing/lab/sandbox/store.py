@@ -10,6 +10,7 @@ import sqlite3
 import string
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 _SCHEMA = (Path(__file__).parent / "schema.sql").read_text(encoding="utf-8")
@@ -27,6 +28,7 @@ class Store:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _take(folder / "lock")
         self.api_key = _api_key(folder / "api_key")
+        self.webhook_secret = "whsec_" + sha256(self.api_key.encode()).hexdigest()
         self.db = sqlite3.connect(folder / "sandbox.sqlite", isolation_level=None)
         self.db.row_factory = sqlite3.Row
         self.db.execute("PRAGMA journal_mode = WAL")
