@@ -16,6 +16,7 @@ from billing.ledger.incarnations import Identity, first_incarnation
 from billing.ledger.migrate import MigrationRefused
 from billing.ledger.migrate import migrate as migrate_ledger
 from billing.ledger.queries import query
+from billing.ledger.roles import Granted
 from billing.settings import Settings
 from billing.stream.record import Position
 from billing.stream.topics import TopicsRefused, ensure_topics
@@ -50,7 +51,7 @@ async def migrate(settings: Settings) -> Prepared | NotPrepared:
             server = await check_server(functions.client)
         except UnsupportedServer as error:
             return NotPrepared(str(error))
-        ledger = await migrate_ledger(settings.postgres_dsn, settings.partitions)
+        ledger = await migrate_ledger(settings.owner_dsn, settings.partitions, settings.postgres_dsn)
         if isinstance(ledger, MigrationRefused):
             return NotPrepared(ledger.reason)
         topics = await ensure_topics(settings)
@@ -58,6 +59,7 @@ async def migrate(settings: Settings) -> Prepared | NotPrepared:
             return NotPrepared("; ".join(topics.reasons))
         lines = [
             f"ledger: schema {ledger.version}, applied {len(ledger.applied)} migrations, timeline {ledger.timeline}",
+            _roles(ledger.granted),
             f"topics: {', '.join(topics.created) or 'nothing'} created",
         ]
         prepared = await _prepare_store(settings, functions)
@@ -65,6 +67,16 @@ async def migrate(settings: Settings) -> Prepared | NotPrepared:
             return prepared
         identity, line = prepared
     return Prepared((*lines, f"balance store: {server}, {line}"), ledger.timeline, identity.incarnation)
+
+
+def _roles(granted: Granted | None) -> str:
+    if granted is None or not granted.restrained:
+        return (
+            "roles: consumers are the ledger's owner or a superuser; give migrate BILLING_POSTGRES_OWNER_DSN and them"
+            " another user, so that the database itself refuses what they must not do"
+        )
+    made = "created" if granted.created else "found"
+    return f"roles: {granted.role} {made}; it may add to the books, not change them"
 
 
 async def _prepare_store(settings: Settings, functions: Functions) -> tuple[Identity, str] | NotPrepared:

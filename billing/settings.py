@@ -44,6 +44,12 @@ class Settings:
     metrics_port: int | None = None
     proof_replicas: int = 0
     proof_aof: bool = False
+    postgres_owner_dsn: str = ""
+
+    @property
+    def owner_dsn(self) -> str:
+        """As whom to migrate and archive: the owner of the ledger, who may be the runtime role itself."""
+        return self.postgres_owner_dsn or self.postgres_dsn
 
     @cached_property
     def topics(self) -> Topics:
@@ -76,6 +82,7 @@ class Settings:
             metrics_port=_port(environ),
             proof_replicas=_integer(environ, "BILLING_PROOF_REPLICAS", 0, 0, 16),
             proof_aof=bool(_integer(environ, "BILLING_PROOF_AOF", 0, 0, 1)),
+            postgres_owner_dsn=_owner(environ),
         )
 
 
@@ -114,6 +121,11 @@ def _url(environ: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> str
     if not well_formed:  # the value may carry a password, so it is not repeated
         raise SettingError(f"{name} must be a URL beginning with {' or '.join(s + '://' for s in schemes)}")
     return value
+
+
+def _owner(environ: Mapping[str, str]) -> str:
+    name = "BILLING_POSTGRES_OWNER_DSN"
+    return _url(environ, name, ("postgresql", "postgres")) if environ.get(name, "").strip() else ""
 
 
 def _namespace(environ: Mapping[str, str]) -> str:

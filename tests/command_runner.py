@@ -17,6 +17,7 @@ async def billing(settings: Settings, *words: str, **environ: str) -> tuple[int,
         "BILLING_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
         "BILLING_REDIS_URL": settings.redis_url,
         "BILLING_POSTGRES_DSN": settings.postgres_dsn,
+        "BILLING_POSTGRES_OWNER_DSN": settings.owner_dsn,
         "BILLING_NAMESPACE": settings.namespace,
         "BILLING_PARTITIONS": str(settings.partitions),
     }

@@ -268,7 +268,7 @@ async def recharging(settings: Settings, folder: Path, *, worker: bool = True) -
     found: Recharging | None = None
     try:
         await prepare(settings)
-        pool = await open_pool(settings.postgres_dsn, max_size=4)
+        pool = await open_pool(settings.owner_dsn, max_size=4)
         await producer.start()
         functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
         reader = BalanceReader(functions, settings.topics, lambda a: home_partition(a, settings.partitions))

@@ -195,7 +195,7 @@ class Deployment:
 async def deployed(settings: Settings) -> AsyncIterator[Deployment]:
     """A fresh deployment in this namespace; no consumer runs yet, all are stopped at the end."""
     assert isinstance(await operations.migrate(settings), operations.Prepared)
-    pool = await open_pool(settings.postgres_dsn, max_size=4)
+    pool = await open_pool(settings.owner_dsn, max_size=4)
     client = open_client(settings.redis_url)
     functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
     try:

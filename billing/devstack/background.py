@@ -16,14 +16,14 @@ from pathlib import Path
 
 from billing.devstack import consumers, containers, record
 from billing.devstack.answering import answers
-from billing.devstack.choice import Choice, How, Service, choose, container_engine
+from billing.devstack.choice import OWNER_SETTING, Choice, How, Service, choose, container_engine
 from billing.devstack.errors import DevStackError
 from billing.devstack.folders import state_dir
 from billing.devstack.identity import POLL_S, ProcessId, is_running
 from billing.devstack.locking import locked
 from billing.devstack.record import ServiceRecord, StackRecord
 from billing.devstack.server import Say, Server
-from billing.devstack.services import Services, say_on_stderr
+from billing.devstack.services import Services, runtime_dsn, say_on_stderr
 from billing.devstack.stack import make_server, recorded, stop_all, together
 
 UP_LIMIT_S = 300.0
@@ -71,7 +71,7 @@ class BackgroundStack:
             addresses = {
                 service: choice.address or found.services[service].address for service, choice in choices.items()
             }
-            return Services.of(addresses, {service: choice.how for service, choice in choices.items()})
+            return Services.of(addresses, {service: choice.how for service, choice in choices.items()}, self._environ)
 
     def down(self, *, remove_data: bool = False) -> bool:
         """Stop everything, consumers first; False when nothing ran. Data stays unless asked otherwise."""
@@ -114,8 +114,10 @@ class BackgroundStack:
 
     def _without_own_addresses(self, found: StackRecord) -> dict[str, str]:
         """After `eval "$(billing dev up)"` our own addresses are in the environment: those are not given by anyone."""
-        own = {service.setting: kept.address for service, kept in found.services.items()}
-        return {name: value for name, value in self._environ.items() if own.get(name) != value}
+        own = {(service.setting, kept.address) for service, kept in found.services.items()}
+        if database := found.services.get(Service.POSTGRES):
+            own |= {(OWNER_SETTING, database.address), (Service.POSTGRES.setting, runtime_dsn(database.address))}
+        return {name: value for name, value in self._environ.items() if (name, value) not in own}
 
     def _in_container(self, choice: Choice, found: StackRecord) -> Choice:
         """The choice itself once its container runs; a local process when the engine could not provide it."""

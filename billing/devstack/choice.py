@@ -35,6 +35,9 @@ _SETTINGS = {
     Service.VALKEY: "BILLING_REDIS_URL",
     Service.POSTGRES: "BILLING_POSTGRES_DSN",
 }
+OWNER_SETTING = "BILLING_POSTGRES_OWNER_DSN"
+"""As whom PostgreSQL is prepared; consumers are given another user."""
+
 _LABELS = {Service.KAFKA: "Kafka", Service.VALKEY: "Redis/Valkey", Service.POSTGRES: "PostgreSQL"}
 
 
@@ -65,6 +68,8 @@ def choose(environ: Mapping[str, str], probe_engine: Callable[[], str]) -> dict[
     """
     _check(environ)
     given = {service: address for service in Service if (address := environ.get(service.setting, "").strip())}
+    if owner := environ.get(OWNER_SETTING, "").strip():
+        given[Service.POSTGRES] = owner
     choices = {
         service: Choice(service, How.GIVEN, f"given by {service.setting}", address)
         for service, address in given.items()

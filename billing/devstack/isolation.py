@@ -12,7 +12,8 @@ import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 
 from billing.balance.client import open_client, primaries
-from billing.devstack.services import Services
+from billing.devstack.services import Services, with_user
+from billing.ledger.roles import scram_verifier
 from billing.settings import Settings
 
 LIMIT_S = 60.0
@@ -21,13 +22,21 @@ SCAN_KEYS = 1000
 
 @asynccontextmanager
 async def isolated(services: Services, *, partitions: int = 8) -> AsyncIterator[Settings]:
-    """Settings for a fresh namespace on these services; at the end its database, keys and topics are removed."""
+    """Settings for a fresh namespace on these services; at the end its database, role, keys and topics are removed.
+
+    Consumers are to run as a role of their own, which may not change what was booked, as they would in production;
+    where the given user may not create roles, they run as that user.
+    """
     namespace = f"t{secrets.token_hex(6)}"
+    owner_dsn = _with_database(services.postgres_dsn, namespace)
     await _execute(services.postgres_dsn, f"CREATE DATABASE {namespace} TEMPLATE template0 STRATEGY WAL_LOG")
+    password = secrets.token_hex(16)
+    has_role = await _create_role(services.postgres_dsn, namespace, password)
     settings = Settings(
         kafka_bootstrap=services.kafka_bootstrap,
         redis_url=services.redis_url,
-        postgres_dsn=_with_database(services.postgres_dsn, namespace),
+        postgres_dsn=with_user(owner_dsn, namespace, password) if has_role else owner_dsn,
+        postgres_owner_dsn=owner_dsn,
         namespace=namespace,
         partitions=partitions,
     )
@@ -36,8 +45,18 @@ async def isolated(services: Services, *, partitions: int = 8) -> AsyncIterator[
     finally:
         async with asyncio.timeout(LIMIT_S):
             await _execute(services.postgres_dsn, f"DROP DATABASE IF EXISTS {namespace} WITH (FORCE)")
+            if has_role:
+                await _execute(services.postgres_dsn, f"DROP ROLE IF EXISTS {namespace}")
             await delete_keys(settings)
             await _delete_topics(settings)
+
+
+async def _create_role(dsn: str, name: str, password: str) -> bool:
+    try:
+        await _execute(dsn, f"CREATE ROLE {name} LOGIN PASSWORD '{scram_verifier(password)}'")
+    except asyncpg.InsufficientPrivilegeError:
+        return False
+    return True
 
 
 async def _execute(dsn: str, statement: str) -> None:

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from billing.devstack import containers
-from billing.devstack.choice import Choice, How, Service, choose, container_engine
+from billing.devstack.choice import OWNER_SETTING, Choice, How, Service, choose, container_engine
 from billing.devstack.errors import DevStackError
 from billing.devstack.runs import private_folder
 from billing.devstack.server import Say
 from billing.devstack.stack import LocalStack
 
+RUNTIME_USER = "billing_runtime"
+
 
 @dataclass(frozen=True)
 class Services:
-    """Addresses of running services, and how each is had."""
+    """Addresses of running services, and how each is had. `postgres_dsn` is the ledger's owner's, `runtime_dsn` that of
+    the consumers, whose role `billing migrate` makes; they are the same where only one was given."""
 
     kafka_bootstrap: str
     redis_url: str
     postgres_dsn: str = field(repr=False)  # carries a password
     how: Mapping[Service, How] = field(default_factory=dict)
+    given_runtime_dsn: str = field(default="", repr=False)
+
+    @property
+    def runtime_dsn(self) -> str:
+        if self.how.get(Service.POSTGRES, How.GIVEN) is How.GIVEN:
+            return self.given_runtime_dsn or self.postgres_dsn
+        return runtime_dsn(self.postgres_dsn)
 
     @property
     def environ(self) -> dict[str, str]:
@@ -32,12 +44,28 @@ class Services:
         return {
             Service.KAFKA.setting: self.kafka_bootstrap,
             Service.VALKEY.setting: self.redis_url,
-            Service.POSTGRES.setting: self.postgres_dsn,
+            Service.POSTGRES.setting: self.runtime_dsn,
+            OWNER_SETTING: self.postgres_dsn,
         }
 
     @staticmethod
-    def of(addresses: Mapping[Service, str], how: Mapping[Service, How]) -> Services:
-        return Services(addresses[Service.KAFKA], addresses[Service.VALKEY], addresses[Service.POSTGRES], how)
+    def of(addresses: Mapping[Service, str], how: Mapping[Service, How], environ: Mapping[str, str]) -> Services:
+        given = environ.get(Service.POSTGRES.setting, "").strip()
+        return Services(addresses[Service.KAFKA], addresses[Service.VALKEY], addresses[Service.POSTGRES], how, given)
+
+
+def runtime_dsn(owner_dsn: str) -> str:
+    """The runtime role's address on a server of our own; its password follows from the owner's, so that nobody has to
+    keep it."""
+    parts = urlsplit(owner_dsn)
+    password = hashlib.sha256(f"{parts.password}:{RUNTIME_USER}".encode()).hexdigest()[:32]
+    return with_user(owner_dsn, RUNTIME_USER, password)
+
+
+def with_user(dsn: str, user: str, password: str) -> str:
+    """The same address, for another user. Name and password need no quoting."""
+    parts = urlsplit(dsn)
+    return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.netloc.rpartition('@')[2]}"))
 
 
 def say_on_stderr(line: str) -> None:
@@ -73,7 +101,7 @@ def open_services(
         if local:
             folder = cleanup.enter_context(private_folder(purpose, state))
             addresses |= cleanup.enter_context(LocalStack(folder, services=local, say=say)).addresses
-        yield Services.of(addresses, how)
+        yield Services.of(addresses, how, environ)
 
 
 def _in_container(choice: Choice, say: Say, cleanup: ExitStack) -> str:

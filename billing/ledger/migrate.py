@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
 
 import asyncpg
 
-from billing.ledger.database import Connection, connect
+from billing.ledger.database import Connection, RollBack, connect
 from billing.ledger.locks import LOCK_SPACE, Lock
+from billing.ledger.queries import query
+from billing.ledger.roles import Granted, NotGranted, grant_runtime
 
 USAGE_TOPIC = "usage.events"  # logical names: tables do not know the deployment's namespace
 SIGNALS_TOPIC = "billing.signals"
@@ -38,6 +40,7 @@ class Migrated:
     version: int
     timeline: str
     partitions: int
+    granted: Granted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,9 @@ def statements(text: str) -> Iterator[str]:
         raise ValueError(f"statement without a semicolon: {lines[0]!r}")
 
 
-async def migrate(dsn: str, partitions: int) -> Migrated | MigrationRefused:
-    """Bring the ledger to this build's schema, all of it in one transaction under an advisory lock.
+async def migrate(dsn: str, partitions: int, runtime_dsn: str = "") -> Migrated | MigrationRefused:
+    """Bring the ledger to this build's schema, all of it in one transaction under an advisory lock, as its owner
+    (`dsn`); the user of `runtime_dsn`, if given, becomes its runtime role.
 
     The first run mints the timeline and fixes the partition count. Raises MigrationFailed, OSError.
     """
@@ -90,9 +94,27 @@ async def migrate(dsn: str, partitions: int) -> Migrated | MigrationRefused:
     try:
         async with connection.transaction():
             await connection.execute("select pg_advisory_xact_lock($1, $2)", LOCK_SPACE, Lock.MIGRATE)
-            return await _migrate(connection, partitions)
+            migrated = await _migrate(connection, partitions)
+            return await _grant(connection, migrated, runtime_dsn)
+    except RollBack as rolled_back:
+        refused: MigrationRefused = rolled_back.answer
+        return refused
     finally:
         await connection.close(timeout=5)
+
+
+async def _grant(
+    connection: Connection, migrated: Migrated | MigrationRefused, runtime_dsn: str
+) -> Migrated | MigrationRefused:
+    if isinstance(migrated, MigrationRefused):
+        return migrated
+    await connection.execute(query("roles.pin_functions"))
+    if not runtime_dsn:
+        return migrated
+    granted = await grant_runtime(connection, runtime_dsn)
+    if isinstance(granted, NotGranted):
+        raise RollBack(MigrationRefused(granted.reason))
+    return replace(migrated, granted=granted)
 
 
 async def _migrate(connection: Connection, partitions: int) -> Migrated | MigrationRefused:

@@ -107,7 +107,7 @@ async def _start_a_call(settings: Settings) -> None:
 
 
 async def _close(settings: Settings) -> None:
-    pool = await open_pool(settings.postgres_dsn, max_size=1)
+    pool = await open_pool(settings.owner_dsn, max_size=1)
     try:
         assert isinstance(await close(pool, "acme", author="tests"), Changed)
     finally:

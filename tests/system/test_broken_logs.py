@@ -103,7 +103,7 @@ class Scene:
         return {lane["partition"]: (lane["state"], lane["reason"]) for lane in lanes}  # type: ignore[attr-defined]
 
     async def _ledger_halt(self) -> str | None:
-        connection = await asyncpg.connect(self.settings.postgres_dsn, timeout=10)
+        connection = await asyncpg.connect(self.settings.owner_dsn, timeout=10)
         try:
             return await connection.fetchval(
                 "select halted from positions where topic = 'usage.events' and partition = $1", self.partition

@@ -163,7 +163,7 @@ async def test_r7_a_replay_that_died_before_it_was_marked_is_repeated_harmlessly
         (there,) = await publish(settings, item("late", "one"))
         await pipeline.until_applied(await pipeline.usage_ends())
         await open_with_credit(settings, "late")
-        pool = await open_pool(settings.postgres_dsn, max_size=2)
+        pool = await open_pool(settings.owner_dsn, max_size=2)
         try:
             letter = await _letter(pool, there)
             planned, held = await decide.plan(
@@ -199,7 +199,7 @@ async def test_s21_poison_is_stored_with_the_position_when_post_flight_is_killed
     again, both are, once, and the money that they hold up is shown."""
     async with run_pipeline(settings) as pipeline:
         await open_with_credit(settings, "early")
-        pool = await open_pool(settings.postgres_dsn, max_size=3)
+        pool = await open_pool(settings.owner_dsn, max_size=3)
         try:
             async with pool.acquire() as connection:
                 blocking = connection.transaction()

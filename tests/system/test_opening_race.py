@@ -97,7 +97,7 @@ async def test_s46_usage_in_the_race_with_its_account_s_opening_ends_with_both_b
 
 
 async def _opened_at(settings: Settings) -> dict[str, int]:
-    connection = await asyncpg.connect(settings.postgres_dsn, timeout=10)
+    connection = await asyncpg.connect(settings.owner_dsn, timeout=10)
     try:
         return {row["id"]: row["usage_position"] for row in await connection.fetch("select * from accounts")}
     finally:

@@ -114,7 +114,7 @@ async def _books(settings: Settings, folder: Path) -> AsyncIterator[Books]:
     await prepare(settings)
     new = [NewAccount(name, currency="USD", plan="us-standard") for name in ACCOUNTS]
     await open_accounts(settings, new, timeout_seconds=None)
-    pool = await open_pool(settings.postgres_dsn, max_size=WRITERS)
+    pool = await open_pool(settings.owner_dsn, max_size=WRITERS)
     relays = [Consumer(f"relay-{number}", "relay", settings, folder) for number in range(3)]
     try:
         for relay in relays:

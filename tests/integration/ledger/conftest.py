@@ -16,10 +16,13 @@ from billing.settings import Settings
 
 @pytest.fixture
 async def ledger(settings: Settings) -> AsyncIterator[Ledger]:
-    assert isinstance(await migrate(settings.postgres_dsn, settings.partitions), Migrated)
-    pool = await open_pool(settings.postgres_dsn, max_size=20)
+    migrated = await migrate(settings.owner_dsn, settings.partitions, settings.postgres_dsn)
+    assert isinstance(migrated, Migrated)
+    pool = await open_pool(settings.owner_dsn, max_size=20)
+    runtime = await open_pool(settings.postgres_dsn, max_size=8)
     try:
-        assert isinstance(await load_tariff(pool, "basic", RATES, "USD", author=AUTHOR), Loaded)
-        yield Ledger(settings, pool, PostgresSink(pool, settings))
+        assert isinstance(await load_tariff(runtime, "basic", RATES, "USD", author=AUTHOR), Loaded)
+        yield Ledger(settings, pool, PostgresSink(runtime, settings), runtime)
     finally:
         pool.terminate()
+        runtime.terminate()

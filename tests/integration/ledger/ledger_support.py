@@ -86,11 +86,13 @@ def stray(offset: int, account: str, partition: int = 0) -> Stray:
 
 @dataclass
 class Ledger:
-    """A migrated ledger with plan basic (USD), and a sink on it."""
+    """A migrated ledger with plan basic (USD), and a sink on it. `pool` is the owner's, for what only a test does to a
+    ledger; the sink and `runtime` are the consumers' role."""
 
     settings: Settings
     pool: Pool
     sink: PostgresSink
+    runtime: Pool
 
     async def claim(self, partition: int = 0) -> Owner:
         answer = await self.sink.claim(partition, "tests")
@@ -100,7 +102,7 @@ class Ledger:
     async def open(self, *accounts: str, **terms: Any) -> list[Opened]:
         opened = []
         for account in accounts:
-            answer = await open_account(self.pool, NewAccount(account, "USD", "basic", **terms), author=AUTHOR)
+            answer = await open_account(self.runtime, NewAccount(account, "USD", "basic", **terms), author=AUTHOR)
             assert isinstance(answer, Opened), answer
             opened.append(answer)
         return opened

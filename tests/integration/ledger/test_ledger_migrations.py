@@ -20,28 +20,28 @@ from billing.settings import Settings
 
 
 async def test_ten_at_once_migrate_once(settings: Settings) -> None:
-    results = await asyncio.gather(*(migrate(settings.postgres_dsn, 8) for _ in range(10)))
+    results = await asyncio.gather(*(migrate(settings.owner_dsn, 8) for _ in range(10)))
     applied = [result.applied for result in results if isinstance(result, Migrated)]
     assert sorted(map(len, applied)) == [0] * 9 + [len(migrations())]
     assert len({result.timeline for result in results if isinstance(result, Migrated)}) == 1
-    pool = await open_pool(settings.postgres_dsn)
+    pool = await open_pool(settings.owner_dsn)
     assert sorted(await positions(pool)) == list(range(8))
     await pool.close()
 
 
 async def test_s16_another_partition_count_is_refused(settings: Settings) -> None:
-    await migrate(settings.postgres_dsn, 8)
-    assert isinstance(await migrate(settings.postgres_dsn, 12), MigrationRefused)
+    await migrate(settings.owner_dsn, 8)
+    assert isinstance(await migrate(settings.owner_dsn, 12), MigrationRefused)
 
 
 async def test_a_changed_migration_and_a_newer_ledger_are_refused(settings: Settings) -> None:
-    await migrate(settings.postgres_dsn, 8)
-    connection = await connect(settings.postgres_dsn)
+    await migrate(settings.owner_dsn, 8)
+    connection = await connect(settings.owner_dsn)
     await connection.execute("update schema_migrations set checksum = 'x' where version = 2")
-    answer = await migrate(settings.postgres_dsn, 8)
+    answer = await migrate(settings.owner_dsn, 8)
     assert answer == MigrationRefused("0002_catalogue was changed after it had been applied")
     await connection.execute("insert into schema_migrations values (999, 'later', 'x')")
-    assert isinstance(await migrate(settings.postgres_dsn, 8), MigrationRefused)
+    assert isinstance(await migrate(settings.owner_dsn, 8), MigrationRefused)
     await connection.close(timeout=5)
 
 
@@ -52,8 +52,8 @@ async def test_a_failing_statement_is_named_and_nothing_stays(
     broken = replace(known[-1], version=99, name="0099_broken", text="create table fine (id int);\nselect nonsense;\n")
     monkeypatch.setattr(migrate_module, "migrations", lambda: (*known, broken))
     with pytest.raises(MigrationFailed, match="0099_broken: 'select nonsense;'"):
-        await migrate(settings.postgres_dsn, 8)
-    connection = await connect(settings.postgres_dsn)
+        await migrate(settings.owner_dsn, 8)
+    connection = await connect(settings.owner_dsn)
     assert await connection.fetchval("select count(*) from pg_tables where schemaname = 'public'") == 0
     await connection.close(timeout=5)
 

@@ -216,7 +216,7 @@ async def test_killed_in_the_middle_it_goes_on_and_the_totals_are_exact(ledger: 
     await ledger.settle(await ledger.claim(), 0, ops)
     await version(ledger, HALF)
     for enough in (50, 400):
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, ledger.settings.postgres_dsn)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, ledger.settings.owner_dsn)
 
         async def some(enough: int = enough) -> bool:
             return await ledger.count("usage_corrections") >= enough

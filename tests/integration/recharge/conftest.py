@@ -30,11 +30,13 @@ RATE = Rate(
 
 @pytest.fixture
 async def books(settings: Settings) -> AsyncIterator[Books]:
-    assert isinstance(await migrate(settings.postgres_dsn, settings.partitions), Migrated)
-    pool = await open_pool(settings.postgres_dsn, max_size=20)
+    assert isinstance(await migrate(settings.owner_dsn, settings.partitions, settings.postgres_dsn), Migrated)
+    pool = await open_pool(settings.owner_dsn, max_size=20)  # for what only a test does to a ledger
+    runtime = await open_pool(settings.postgres_dsn, max_size=20)
     try:
         for plan, currency in (("basic", "USD"), ("yen", "JPY")):
             assert isinstance(await load_tariff(pool, plan, (RATE,), currency, author="tests"), Loaded)
-        yield Books(pool, PostgresSink(pool, settings), RechargeStore(pool), settings.partitions)
+        yield Books(pool, PostgresSink(runtime, settings), RechargeStore(runtime), settings.partitions)
     finally:
         pool.terminate()
+        runtime.terminate()
