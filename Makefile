@@ -1,6 +1,6 @@
 # Every task is listed by `make help` from the comment behind its name.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow bench up down lint types lock clean
+.PHONY: help install run test test-slow test-redis bench up down lint types lock clean
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 TEST_WORKERS ?= 2
@@ -24,6 +24,9 @@ test: $(INSTALLED) ## run all tests but the slow ones, on services of their own
 
 test-slow: $(INSTALLED) ## run the longer campaigns
 	@$(PYTEST) -m slow || [ $$? -eq 5 ]  # 5: there is none
+
+test-redis: $(INSTALLED) ## run whatever touches the balance store on Redis 7.4 instead of Valkey
+	@BILLING_DEV_STORE=redis $(PYTEST) -m "not slow" tests/property tests/integration tests/system
 
 bench: $(INSTALLED) ## measure both consumers on servers of their own (BENCH="--runs 5 --markdown")
 	@$(BIN)/billing bench inflight $(BENCH)

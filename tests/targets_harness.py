@@ -73,15 +73,12 @@ class Watched:
         return [self.primary, *self.replicas]
 
     async def ready(self) -> None:
-        """Replicas follow; every sentinel knows all of them and the other sentinels."""
-        for replica in self.replicas:
-            await command(replica, "REPLICAOF", "127.0.0.1", self.primary.port)
+        """Every sentinel knows all replicas and the other sentinels."""
         for sentinel in self.sentinels:
             await until(lambda sentinel=sentinel: self._knows(sentinel))
 
     async def _knows(self, sentinel: SentinelServer) -> bool:
-        flat = await command(sentinel, "SENTINEL", "MASTER", "billing")
-        said = dict(zip(flat[::2], flat[1::2], strict=True))
+        said = await command(sentinel, "SENTINEL", "MASTER", "billing")
         return (int(said[b"num-slaves"]), int(said[b"num-other-sentinels"])) == (
             len(self.replicas),
             len(self.sentinels) - 1,
@@ -93,9 +90,11 @@ def watched_servers(replicas: int = 2, sentinels: int = 3) -> Iterator[Watched]:
     """Running servers and sentinels: `await it.ready()`."""
     with ExitStack() as cleanup:
         folder: Path = cleanup.enter_context(private_folder("sentinel"))
-        servers = [ValkeyServer(folder / f"server-{number}", config=QUICK) for number in range(1 + replicas)]
+        servers = [ValkeyServer(folder / f"server-{number}", config=dict(QUICK)) for number in range(1 + replicas)]
         for server in servers:
             cleanup.callback(server.discard)
+            if server is not servers[0]:
+                server.config["replicaof"] = f"127.0.0.1 {servers[0].port}"
             server.start()
         watching = [SentinelServer(folder / f"sentinel-{number}") for number in range(sentinels)]
         for sentinel in watching:
@@ -171,6 +170,7 @@ class Flow:
         """Batch after batch until `done`."""
         while not done.is_set():
             await self.step()
+            await asyncio.sleep(0.002)  # leaves the processor to the servers
 
     async def exact(self) -> None:
         """The account was charged once for each record up to the position."""
@@ -202,6 +202,13 @@ async def flowing(flows: Sequence[Flow]) -> AsyncIterator[None]:
             yield
         finally:
             done.set()
+
+
+async def cut_off(replicas: Sequence[ValkeyServer], primary: ValkeyServer) -> None:
+    """These, which are all that the primary has, hang, and from now on nothing reaches them."""
+    for replica in replicas:
+        replica.pause()
+    await command(primary, "CLIENT", "KILL", "TYPE", "replica")
 
 
 async def until(condition: Callable[[], Awaitable[bool]], limit_s: float = 20.0) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -16,14 +16,14 @@ from billing.balance.errors import CALL_ERRORS
 from billing.guard.chain import NodeSeen
 from billing.guard.itself import ADDRESSES, of_itself
 
-NODE_S = 0.3
-"""How long one of them may take to answer."""
-CHAIN_S = 0.9
+NODE_S = 0.5
+"""How long one of them may take to answer, and once more for its partitions."""
+CHAIN_S = 1.5
 MOST_NODES = 32
 MOST_HOPS = 8
 
 Connect = Callable[[Host], Redis]
-ReadPartitions = Callable[[Redis], Any]
+ReadPartitions = Callable[[Redis], Awaitable[Mapping[int, PartitionView | Unknown]]]
 
 
 @dataclass
@@ -60,22 +60,29 @@ class ChainLook:
             async with asyncio.timeout(NODE_S):
                 info, client_info, config = await _ask(client)
                 own = follows(info) is not None and await of_itself(info, client_info, config)
-                partitions: Mapping[int, PartitionView | Unknown] = await self.read(client) if self.read else {}
+            seen = _node(host, info, own)
+            self.seen[host] = seen
+            if self.read is not None:
+                with suppress(*CALL_ERRORS):
+                    async with asyncio.timeout(NODE_S):
+                        self.seen[host] = replace(seen, partitions=await self.read(client))
         except CALL_ERRORS as error:
             self.seen[host] = NodeSeen(host, away=type(error).__name__)
             return {}
         finally:
             await client.aclose()
-        self.seen[host] = NodeSeen(
-            host,
-            run_id=str(info.get("run_id", "")),
-            follows=follows(info),
-            link=str(info.get("master_link_status", "")),
-            offset=int(info.get("slave_repl_offset", info.get("master_repl_offset", 0))),
-            of_itself=own,
-            partitions=partitions,
-        )
         return info
+
+
+def _node(host: Host, info: Mapping[str, Any], own: bool) -> NodeSeen:
+    return NodeSeen(
+        host,
+        run_id=str(info.get("run_id", "")),
+        follows=follows(info),
+        link=str(info.get("master_link_status", "")),
+        offset=int(info.get("slave_repl_offset", info.get("master_repl_offset", 0))),
+        of_itself=own,
+    )
 
 
 def listed(info: Mapping[str, Any]) -> list[Host]:
