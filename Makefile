@@ -1,6 +1,6 @@
 # Every task is listed by `make help` from the comment behind its name.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow test-redis bench up down lint types lock clean
+.PHONY: help install run test test-slow test-redis bench soak up down lint types lock clean
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 TEST_WORKERS ?= 2
@@ -31,6 +31,9 @@ test-redis: $(INSTALLED) ## run whatever touches the balance store on Redis 7.4 
 bench: $(INSTALLED) ## measure both consumers on servers of their own (BENCH="--runs 5 --markdown")
 	@$(BIN)/billing bench inflight $(BENCH)
 	@$(BIN)/billing bench settle $(BENCH)
+
+soak: $(INSTALLED) ## a steady load with short dedupe windows: does anything grow? (SOAK_SECONDS=240)
+	@$(BIN)/billing soak
 
 up: $(INSTALLED) ## start services and consumers in the background and print their addresses
 	@$(BIN)/billing dev up --consumers

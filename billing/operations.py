@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from billing.balance.admin import Done, Exists, Positions, initialise, load_functions
 from billing.balance.calls import Functions
 from billing.balance.client import UnsupportedServer, check_server, open_client
-from billing.balance.keys import KeySpace
 from billing.ledger.database import open_pool, transaction
 from billing.ledger.incarnations import Identity, first_incarnation
 from billing.ledger.migrate import MigrationRefused
@@ -124,6 +123,6 @@ async def _initialise(functions: Functions, identity: Identity) -> tuple[Identit
 async def _functions(settings: Settings) -> AsyncIterator[Functions]:
     client = open_client(settings.redis_url)
     try:
-        yield Functions(client, KeySpace(settings.key_prefix, settings.partitions))
+        yield Functions(client, settings.key_space)
     finally:
         await client.aclose()

@@ -10,6 +10,7 @@ from functools import cached_property
 from urllib.parse import urlsplit
 
 from billing.balance.address import BadAddress, parse_address
+from billing.balance.keys import GENERATION_MS, KeySpace
 
 
 class SettingError(ValueError):
@@ -33,7 +34,8 @@ class Settings:
     `namespace` prefixes topics and consumer groups with "<namespace>." and Redis keys with "<namespace>:", so that
     deployments can share servers; "" is the plain names. `metrics_port` 0 takes a free port, None serves none.
     Before money moves, `proof_replicas` replicas must have acknowledged the write proof, and with `proof_aof` the
-    primary's append-only file must have it.
+    primary's append-only file must have it. `generation_ms` is the length of a dedupe generation: what the balance
+    store was initialised with.
     """
 
     kafka_bootstrap: str
@@ -45,6 +47,7 @@ class Settings:
     proof_replicas: int = 0
     proof_aof: bool = False
     postgres_owner_dsn: str = ""
+    generation_ms: int = GENERATION_MS
 
     @property
     def owner_dsn(self) -> str:
@@ -66,6 +69,11 @@ class Settings:
         """What every Redis key begins with, before the hash tag."""
         return self.namespace or "billing"
 
+    @property
+    def key_space(self) -> KeySpace:
+        """The balance store's keys."""
+        return KeySpace(self.key_prefix, self.partitions, self.generation_ms)
+
     def group(self, name: str) -> str:
         """The Kafka consumer group of a consumer, for example "billing-inflight"."""
         return f"{self.namespace}.billing-{name}" if self.namespace else f"billing-{name}"
@@ -83,6 +91,8 @@ class Settings:
             proof_replicas=_integer(environ, "BILLING_PROOF_REPLICAS", 0, 0, 16),
             proof_aof=bool(_integer(environ, "BILLING_PROOF_AOF", 0, 0, 1)),
             postgres_owner_dsn=_owner(environ),
+            generation_ms=1000
+            * _integer(environ, "BILLING_DEDUPE_GENERATION_SECONDS", GENERATION_MS // 1000, 5, 86_400),
         )
 
 

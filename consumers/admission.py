@@ -21,7 +21,6 @@ from billing.admission.identity import KnownIdentity
 from billing.admission.service import Admission
 from billing.admission.settings import AdmissionSettings
 from billing.balance.client import Client, UnsupportedServer, check_server, open_client
-from billing.balance.keys import KeySpace
 from billing.ledger.database import open_pool
 from billing.process import Process, Refusal, run_process
 from billing.settings import SettingError
@@ -49,7 +48,7 @@ async def admission(process: Process) -> int:
             catalogue = KeptCatalogue(reader, settings.topics.tariffs)
             identity = KnownIdentity(pool)
             balances = Balances(
-                RemembersIncarnations(client, KeySpace(settings.key_prefix, settings.partitions), timeout_s=deadline_s),
+                RemembersIncarnations(client, settings.key_space, timeout_s=deadline_s),
                 settings.topics,
                 timeline=lambda: catalogue.current.timeline if catalogue.current else None,
                 identity=lambda: identity.current,

@@ -15,7 +15,6 @@ from redis.exceptions import RedisError
 from billing.balance.calls import Functions
 from billing.balance.client import UnsupportedServer, check_server, open_client
 from billing.balance.entries import EntriesInterpreter
-from billing.balance.keys import GENERATION_MS, KeySpace
 from billing.balance.publishing import SignalPublisher
 from billing.balance.store import MAX_BATCH_OPS, RedisSink
 from billing.ledger.database import open_pool
@@ -52,7 +51,8 @@ async def inflight(process: Process) -> int:
             live = LiveCatalogue(reader, topics.tariffs)
             classifier = Classifier(live.catalogue, settings.partitions)
             passed = LogPassedHolds(reader, topics.usage, classifier, lambda: live.catch_up(topics.tariffs))
-            functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
+            priced = LiveClassifier(live.catalogue, settings.partitions)
+            functions = Functions(client, settings.key_space)
             signals = SignalPublisher(functions, topics.signals, outlet)
             plan = Plan(
                 group=settings.group("inflight"),
@@ -61,7 +61,7 @@ async def inflight(process: Process) -> int:
                 sink=RedisSink(functions, topics, ledger=LedgerReader(pool), passed=passed, signals=signals),
                 interpreters={
                     topics.entries: EntriesInterpreter(),
-                    topics.usage: UsageInterpreter(LiveClassifier(live.catalogue, settings.partitions), GENERATION_MS),
+                    topics.usage: UsageInterpreter(priced, settings.generation_ms),
                 },
                 reader=reader,
                 max_records={topics.entries: MAX_BATCH_OPS, topics.usage: MAX_BATCH_OPS},

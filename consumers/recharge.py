@@ -11,7 +11,6 @@ import sys
 
 from billing.balance.calls import Functions
 from billing.balance.client import Client, open_client
-from billing.balance.keys import KeySpace
 from billing.balance.proof import Durability
 from billing.guard.watch import guarding
 from billing.ledger.database import Pool, open_pool
@@ -50,7 +49,7 @@ async def recharge(process: Process) -> int:
             LogReader(settings.kafka_bootstrap, client_id="billing-recharge-reader") as reader,
         ):
             balances = Balances(
-                Functions(client, KeySpace(settings.key_prefix, settings.partitions)),
+                Functions(client, settings.key_space),
                 settings.topics,
                 guard=guard,
                 discover=lambda: _discover(settings),

@@ -11,7 +11,6 @@ import sys
 
 from billing.balance.calls import Functions
 from billing.balance.client import open_client
-from billing.balance.keys import KeySpace
 from billing.ledger.database import open_pool
 from billing.process import Process, Refusal, run_process
 from billing.reconcile.reconciler import Reconciler
@@ -33,7 +32,7 @@ async def reconciler(process: Process) -> int:
     client = open_client(settings.redis_url)
     try:
         async with LogReader(settings.kafka_bootstrap, client_id="billing-reconciler") as reader:
-            functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
+            functions = Functions(client, settings.key_space)
             running = Reconciler(pool, functions, reader, settings, per_second=per_second)
             process.health = running.health
             await process.until_stopping(running.run(process.stopping))

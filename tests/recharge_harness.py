@@ -18,7 +18,6 @@ from aiokafka import AIOKafkaProducer
 from billing.balance.balances import Known
 from billing.balance.calls import Functions
 from billing.balance.client import open_client
-from billing.balance.keys import KeySpace
 from billing.balance.reader import BalanceReader
 from billing.lab.books import Books, open_books
 from billing.lab.prepare import open_accounts, prepare
@@ -270,7 +269,7 @@ async def recharging(settings: Settings, folder: Path, *, worker: bool = True) -
         await prepare(settings)
         pool = await open_pool(settings.owner_dsn, max_size=4)
         await producer.start()
-        functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
+        functions = Functions(client, settings.key_space)
         reader = BalanceReader(functions, settings.topics, lambda a: home_partition(a, settings.partitions))
         async with open_books(settings) as books:
             found = Recharging(settings, sandbox, logs, pool, producer, books, reader)

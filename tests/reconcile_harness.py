@@ -17,7 +17,6 @@ from billing import operations
 from billing.balance.balances import Known, OpenHold, Unknown
 from billing.balance.calls import Functions
 from billing.balance.client import open_client
-from billing.balance.keys import KeySpace
 from billing.balance.reader import BalanceReader
 from billing.ledger.booking import Booked, adjust, credit
 from billing.ledger.database import Pool, fetchrow, open_pool
@@ -197,7 +196,7 @@ async def deployed(settings: Settings) -> AsyncIterator[Deployment]:
     assert isinstance(await operations.migrate(settings), operations.Prepared)
     pool = await open_pool(settings.owner_dsn, max_size=4)
     client = open_client(settings.redis_url)
-    functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
+    functions = Functions(client, settings.key_space)
     try:
         async with LogReader(settings.kafka_bootstrap) as log, Publisher(settings.kafka_bootstrap) as out:
             assert isinstance(await load_tariff(pool, "basic", rates(), "USD", author="test"), Loaded)

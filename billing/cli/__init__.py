@@ -34,6 +34,7 @@ _COMMANDS = {
     "reconcile": ("billing.cli.operations", "reconcile", "Compare the two sets of books, every account."),
     "rerate": ("billing.cli.rerate", "rerate", "Price a plan's settled usage again; a dry run unless --apply."),
     "sandbox": ("billing.lab.sandbox.cli", "sandbox", "A payment gateway for development, as Stripe's API."),
+    "soak": ("billing.lab.soak_cli", "soak", "A steady load for a while: does anything grow that should not?"),
     "statement": ("billing.cli.statement", "statement", "An account's statement of a month."),
     "tariff": ("billing.cli.tariffs", "tariff", "Load tariffs."),
     "usage": ("billing.cli.usage", "usage", "An account's settled usage, from PostgreSQL; refunds of it."),

@@ -14,7 +14,6 @@ import click
 
 from billing.balance.calls import Functions
 from billing.balance.client import TIMEOUT_S, open_client
-from billing.balance.keys import KeySpace
 from billing.cli.quiet import quiet
 from billing.ledger.database import Pool, open_pool
 from billing.money import AmountRefused, parse_micros
@@ -96,7 +95,7 @@ async def store(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> AsyncIte
     """The balance store's functions, its client closed afterwards."""
     client = open_client(settings.redis_url, timeout_s=timeout_s)
     try:
-        yield Functions(client, KeySpace(settings.key_prefix, settings.partitions), timeout_s=timeout_s)
+        yield Functions(client, settings.key_space, timeout_s=timeout_s)
     finally:
         await client.aclose()
 

@@ -185,7 +185,7 @@ async def guard_of(settings: Settings, expected: Expected | None = None) -> Asyn
             return await read_identity(connection)
 
     target = Target(settings.redis_url, timeout_s=LOOK_DEADLINE_S, max_connections=LANES + 1)
-    keys = KeySpace(settings.key_prefix, settings.partitions)
+    keys = settings.key_space
     try:
         yield Guard(target, keys, settings.topics, identity, expected=expected or Expected.from_env())
     finally:

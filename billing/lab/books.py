@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from billing.balance.client import Client, node_of, open_client
-from billing.balance.keys import DATA_KEYS, KeySpace, split_session_key
+from billing.balance.keys import DATA_KEYS, split_session_key
 from billing.balance.records import AccountRecord, HoldRecord, UnknownRecord
 from billing.lab.expected import SessionKey
 from billing.settings import Settings
@@ -60,7 +60,7 @@ class Books:
 
     def __init__(self, settings: Settings, store: Client, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._partitions = settings.partitions
-        self._keys = KeySpace(settings.key_prefix, settings.partitions)
+        self._keys = settings.key_space
         self._store = store
         self.pool = pool
 

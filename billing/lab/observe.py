@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from billing.balance.balances import Known, Unknown
 from billing.balance.calls import Functions
 from billing.balance.client import open_client
-from billing.balance.keys import KeySpace
 from billing.lab.payments import Gateway, GatewayAway
 from billing.lab.pipeline import AWAY, Pipeline
 from billing.lab.recharge_books import Counts, count_recharges
@@ -118,7 +117,7 @@ async def observing(pipeline: Pipeline, gateway: Gateway, accounts: Sequence[str
     client = open_client(settings.redis_url, timeout_s=2.0)
     try:
         observer = Observer(
-            pipeline, gateway, accounts, Functions(client, KeySpace(settings.key_prefix, settings.partitions))
+            pipeline, gateway, accounts, Functions(client, settings.key_space)
         )
         async with asyncio.TaskGroup() as group:
             done = asyncio.Event()  # no cancellation: it could get lost in a client's call

@@ -37,6 +37,7 @@ def environment(settings: Settings, environ: Mapping[str, str] = os.environ) -> 
         "BILLING_POSTGRES_DSN": settings.postgres_dsn,
         "BILLING_NAMESPACE": settings.namespace,
         "BILLING_PARTITIONS": str(settings.partitions),
+        "BILLING_DEDUPE_GENERATION_SECONDS": str(settings.generation_ms // 1000),
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -19,7 +19,6 @@ from itertools import groupby
 from billing.balance.admin import Positions
 from billing.balance.calls import Functions
 from billing.balance.client import open_client
-from billing.balance.keys import KeySpace
 from billing.balance.records import HoldRecord
 from billing.ledger.database import Pool, open_pool
 from billing.ledger.snapshots import LedgerSnapshot, PartitionPosition, ledger_snapshot
@@ -61,7 +60,7 @@ async def rebuild(
     OutOfRange or CatalogueNotReady when PostgreSQL or Kafka are in trouble: run it again then."""
     client = open_client(settings.redis_url)
     pool = await open_pool(settings.postgres_dsn, max_size=2, application_name="billing-rebuild")
-    functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
+    functions = Functions(client, settings.key_space)
     try:
         async with (
             open_ledger_side(settings.postgres_dsn) as ledger,

@@ -202,4 +202,4 @@ class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         whole = {n for n in numbers if all(TopicPartition(topic, n) in assigned for topic in self._topics)}
         if whole != numbers:  # members with other topics in the group: a lane without all its topics would be wrong
             log.error("group.torn_assignment", topics=self._topics, partitions=sorted(numbers - whole))
-        self._listener.assigned(whole)
+        self._listener.assigned(whole, numbers - whole)

@@ -71,8 +71,8 @@ class Listener(Protocol):
         """Every partition is taken away (rebalancing is eager); comes before each `assigned`. Bounded."""
         ...
 
-    def assigned(self, partitions: AbstractSet[int]) -> None:
-        """A new generation: these partition numbers, of all the group's topics, are ours."""
+    def assigned(self, partitions: AbstractSet[int], torn: AbstractSet[int] = frozenset()) -> None:
+        """A new generation: these partition numbers, of all the group's topics, are ours; `torn` ones only of some."""
         ...
 
 

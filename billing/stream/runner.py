@@ -96,15 +96,17 @@ class Runner(Generic[Op]):
         if stopped:
             await asyncio.wait(stopped, timeout=self._plan.timings.revoke_seconds)
 
-    def assigned(self, partitions: AbstractSet[int]) -> None:
-        """Start a lane for each partition of the new generation."""
+    def assigned(self, partitions: AbstractSet[int], torn: AbstractSet[int] = frozenset()) -> None:
+        """Start a lane for each partition of the new generation. Partitions added refuse to run, though it be to one
+        topic only (S16)."""
         membership = self._membership
         if membership is None or self._finished is not None:
             return
         self._stop_lanes()
         log.info("group.assigned", group=self._plan.group, partitions=sorted(partitions))
-        if partitions and max(partitions) >= self._plan.partitions:
-            self._finish(RefusedToRun(f"partition {max(partitions)} assigned, {self._plan.partitions} expected"))
+        highest = max(partitions | torn, default=-1)
+        if highest >= self._plan.partitions:
+            self._finish(RefusedToRun(f"partition {highest} assigned, {self._plan.partitions} expected"))
             return
         for partition in sorted(partitions):
             lane = Lane(self._plan, membership, partition, self._ends.fresh, predecessor=self._old.pop(partition, None))

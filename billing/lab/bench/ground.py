@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
-from billing.balance.keys import KeySpace
 from billing.lab.bench.fill import Filler
 from billing.lab.bench.mix import Dialled, Line, Mix, dialled
 from billing.lab.bench.people import People, assignment, heartbeat, opening, tariffs
@@ -99,7 +98,7 @@ async def prepare(servers: Servers, people: People, producer: AIOKafkaProducer, 
     answer = await migrate(servers.settings)
     if not isinstance(answer, Prepared) or answer.incarnation is None:
         raise NotPrepared(f"migrate: {answer}")
-    keys = KeySpace(servers.settings.key_prefix, servers.settings.partitions)
+    keys = servers.settings.key_space
     return Ground(
         servers,
         people,

@@ -12,7 +12,6 @@ from recharge_harness import UNIT, Recharging, recharging
 
 from billing.balance.calls import Functions
 from billing.balance.client import open_client
-from billing.balance.keys import KeySpace
 from billing.balance.proof import Durability
 from billing.devstack.isolation import isolated
 from billing.devstack.services import Services
@@ -100,7 +99,7 @@ async def shared(services: Services, tmp_path_factory: pytest.TempPathFactory) -
         client, store = open_client(settings.redis_url), RechargeStore(deployment.pool)
         gateway = Interfering(deployment.sandbox.settings, deadline_ms=5_000)
         balances = Balances(
-            Functions(client, KeySpace(settings.key_prefix, settings.partitions)),
+            Functions(client, settings.key_space),
             settings.topics,
             guard=guard,
             discover=lambda: open_client(made.discovered_url, timeout_s=2),

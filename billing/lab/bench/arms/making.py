@@ -10,7 +10,7 @@ from billing.balance.calls import Functions
 from billing.balance.client import open_client
 from billing.balance.codec import BalanceOp
 from billing.balance.entries import EntriesInterpreter
-from billing.balance.keys import GENERATION_MS, KeySpace
+from billing.balance.keys import GENERATION_MS
 from billing.balance.store import MAX_BATCH_OPS
 from billing.settings import Settings
 from billing.stream.catalogue import LiveCatalogue
@@ -59,7 +59,7 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
             live = LiveCatalogue(reader, settings.topics.tariffs)
             async with live.following() as following:
                 await live.ready(following)
-                functions = Functions(client, KeySpace(settings.key_prefix, settings.partitions))
+                functions = Functions(client, settings.key_space)
                 yield Parts(settings, reader, live, functions)
     finally:
         await client.aclose()
