@@ -62,7 +62,8 @@ def _pids(tmp_path: Path) -> dict[str, ProcessId]:
 def test_up_status_down(dev: Dev, tmp_path: Path) -> None:
     assert dev("status").returncode == 1
     first = _exported(dev("up"))
-    assert list(first) == [*SETTINGS, *GATEWAY, "BILLING_STATE_DIR"]
+    assert list(first) == [*SETTINGS, "BILLING_POSTGRES_OWNER_DSN", *GATEWAY, "BILLING_STATE_DIR"]
+    assert first["BILLING_POSTGRES_DSN"] != first["BILLING_POSTGRES_OWNER_DSN"]  # consumers may not change the books
     assert first["BILLING_STATE_DIR"] == str(tmp_path)
 
     status = dev("status", "--json")
@@ -94,7 +95,7 @@ def test_up_with_given_services_starts_nothing(dev: Dev, services: Services, tmp
     answer = dev("up", "--json", environ=given)
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["how"] == dict.fromkeys(("kafka", "valkey", "postgres"), "given")
-    assert json.loads(answer.stdout)["environment"]["BILLING_POSTGRES_DSN"] == database
+    assert json.loads(answer.stdout)["environment"]["BILLING_POSTGRES_OWNER_DSN"] == database
     assert _pids(tmp_path) == {}
 
 
