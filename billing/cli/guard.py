@@ -20,7 +20,8 @@ _WIDTH = 110
 def guard(as_json: bool) -> int:
     """Look once at the balance store: each finding in words, and what to do about it.
 
-    "refuses" stops recharges and suspensions, "warns" will hurt at the next restart, "notes" could not be checked.
+    "refuses" stops recharges and suspensions, "warns" will hurt at the next restart or failover, "notes" is worth
+    knowing or could not be checked. Looks at every primary of a cluster, and at replicas and theirs.
     Exit code 1 where anything refuses. Whether the server was restarted shows only between the looks of a running
     consumer (metric billing_guard_finding). BILLING_EXPECT_PERSISTENCE is on (default), aof or off.
     """
