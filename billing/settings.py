@@ -108,7 +108,8 @@ def _bootstrap(environ: Mapping[str, str]) -> str:
     for server in value.split(","):
         found = re.fullmatch(r"(?:\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):(\d{1,5})", server.strip())
         if found is None or not 0 < int(found[1]) < 65536:
-            raise SettingError(f"BILLING_KAFKA_BOOTSTRAP must be host:port[,host:port…], got {server.strip()!r}")
+            wrong = repr(server.strip()) if server.strip() else f"an empty one in {value!r}"
+            raise SettingError(f"BILLING_KAFKA_BOOTSTRAP must be host:port[,host:port…], got {wrong}")
     return value
 
 

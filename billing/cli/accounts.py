@@ -9,7 +9,7 @@ import click
 
 from billing.cli.account_csv import read_accounts
 from billing.cli.account_entries import acknowledge, adjust, credit
-from billing.cli.answers import account_fields, explain_refusal
+from billing.cli.answers import account_fields, explain_refusal, for_people
 from billing.cli.common import AMOUNT, MOMENT, author, json_option, ledger, print_fields, print_rows, refuse, run
 from billing.cli.shown import no_wait_option, until_shown
 from billing.ledger import accounts as books
@@ -113,7 +113,8 @@ def show(account_id: str, as_json: bool) -> None:
     found = run(work())
     if isinstance(found, NoSuchAccount):
         refuse(explain_refusal(found))
-    print_fields(account_fields(found), as_json=as_json)
+    fields = account_fields(found)
+    print_fields(fields if as_json else for_people(fields), as_json=as_json)
 
 
 @account.command("list")

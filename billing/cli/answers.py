@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from billing.ledger.accounts import Account
@@ -32,7 +33,25 @@ def _explain_conflict(conflict: Conflict) -> str:
     stored, given = conflict.stored, conflict.given
     if conflict.field == "key":
         return f"key {given!r} is taken by {stored}, which asks for something else (account, amount, reason, …)"
-    return f"account {conflict.account} exists with another {conflict.field}: {stored!r}, not {given!r}"
+    if conflict.field.endswith("_micros"):
+        stored, given = (None if value is None else format_micros(value) for value in (stored, given))
+    what = conflict.field.removesuffix("_micros").replace("_", " ")
+    return f"account {conflict.account} exists with another {what}: {_value(stored)}, not {_value(given)}"
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def for_people(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of one thing in `currency`: amounts as decimals, under names without their unit."""
+    currency = fields["currency"]
+    return {
+        name.removesuffix("_micros"): format_micros(value, currency)
+        if name.endswith("_micros") and value is not None
+        else value
+        for name, value in fields.items()
+    }
 
 
 def account_fields(account: Account, *, brief: bool = False) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from billing.balance.balances import Known, NoSuchAccount, OpenHold, Unknown
+from billing.cli.answers import for_people
 from billing.cli.common import json_option, ledger, print_fields, print_rows, refuse, run, store
 from billing.cli.store_view import missing_in_ledger, reader_of
 from billing.ledger import accounts as books
 from billing.ledger.terms import NoSuchAccount as NotInLedger
-from billing.money import format_micros
 from billing.settings import Settings
 
 _MICROS = ("credit_micros", "used_micros", "held_micros", "available_micros")
@@ -24,7 +24,7 @@ def balance(account_id: str, as_json: bool) -> None:
     """An account's live balance. Unknown is an answer, not an error: its amounts are null, never zero."""
     fields = run(_balance(Settings.from_env(), account_id))
     if not as_json:
-        fields = _for_people(fields)
+        fields = for_people(fields)
     print_fields(fields, as_json=as_json)
 
 
@@ -63,16 +63,6 @@ async def _absent(settings: Settings, account_id: str) -> Unknown:
     if isinstance(found, NotInLedger):
         refuse(f"there is no account {account_id!r}")
     return Unknown("not_yet_shown", "the ledger has the account, Redis does not show it yet")
-
-
-def _for_people(fields: dict[str, Any]) -> dict[str, Any]:
-    currency = fields["currency"]
-    return {
-        name.removesuffix("_micros"): format_micros(value, currency)
-        if name.endswith("_micros") and value is not None
-        else value
-        for name, value in fields.items()
-    }
 
 
 @click.command()
