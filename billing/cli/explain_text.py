@@ -11,9 +11,9 @@ from billing.cli.explain_verdict import count, verdict
 from billing.cli.tables import table
 from billing.money import format_micros
 from billing.reconcile.compare import Comparison
-from billing.reconcile.explain import Away, Entry, LedgerAnswer, LedgerView, StoreView
+from billing.reconcile.explain import Away, Entry, LedgerAnswer, LedgerView, StoreView, UsageTotal
 
-_UNITS = {"call": "seconds", "sms": "segments", "mms": "segments", "item": "units"}
+_UNITS = {"call": "seconds", "sms": "segments", "mms": "segments", "item": "units", "archived": "in files"}
 
 
 def as_text(account: str, ledger: LedgerAnswer, store: StoreView, comparison: Comparison | None) -> Iterator[str]:
@@ -69,12 +69,14 @@ def _ledger(view: LedgerView) -> Iterator[str]:
         rows.append(("", "", earlier, money(view.earlier_micros), "(--limit shows more)"))
     yield from table(rows, right=(0, 3), indent="    ")
     yield "  Settled usage (`billing usage` lists it)" if view.usage else "  No settled usage"
-    usage = [
-        (total.kind, count(total.sessions, "session", "sessions"), f"{total.quantity:,} {_UNITS[total.kind]}",
-         money(total.amount_micros))
-        for total in view.usage
-    ]  # fmt: skip
+    usage = [_usage_cells(total, money(total.amount_micros)) for total in view.usage]
     yield from table(usage, right=(1, 2, 3), indent="    ")
+
+
+def _usage_cells(total: UsageTotal, amount: str) -> tuple[str, ...]:
+    unit = _UNITS.get(total.kind)
+    quantity = f"{total.quantity:,} {unit}" if unit else ""
+    return total.kind, count(total.sessions, "session", "sessions"), quantity, amount
 
 
 def _entry_cells(entry: Entry, money: Any) -> tuple[str, ...]:

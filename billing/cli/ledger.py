@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from billing.cli.answers import explain_refusal
+from billing.cli.archive import archive, archives
 from billing.cli.common import json_option, ledger, print_fields, print_json, print_rows, refuse, run
 from billing.cli.restored import restored
 from billing.ledger import accounts as books
@@ -23,6 +24,8 @@ def ledger_group() -> None:
     """The books in PostgreSQL."""
 
 
+ledger_group.add_command(archive)
+ledger_group.add_command(archives)
 ledger_group.add_command(restored)
 
 

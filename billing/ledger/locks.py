@@ -18,4 +18,5 @@ class Lock(IntEnum):
     FINDING = 6  # held while one is recorded
     RECONCILER = 7  # the one that acts; others stand by
     DEAD_LETTERS = 8  # decisions about them, one at a time
+    ARCHIVE = 9  # of settled usage, one at a time
     RELAY_PARTITION = 1000

@@ -37,6 +37,8 @@ class LedgerReader:
         try:
             async with asyncio.timeout(DERIVE_DEADLINE_S):
                 return await account_snapshot(self._pool, account, partition, below_offset, settled_since_ms)
+        except LookupError as error:  # archived
+            return LedgerUnavailable(describe(error))
         except Exception as error:
             if trouble_of(error) is Trouble.BUG:
                 raise
@@ -75,6 +77,8 @@ async def _used_below(
         return row["used_micros"], last_offset
     used = await connection.fetchrow(query("snapshots.used_below"), account, below_offset)
     assert used is not None  # an aggregate has one row
+    if used["archived"]:
+        raise LookupError(f"usage of account {account} at offset {below_offset} is archived: rebuild the balance store")
     return used["used_micros"], used["last_charged_offset"]
 
 

@@ -24,6 +24,7 @@ CHECKS = (
     "corrections_equal_entries",
     "corrections_fit_usage",
     "corrected_entries_are_there",
+    "archives_add_up",
 )
 """In order; each is described beside its query in sql/verify.sql."""
 

@@ -15,7 +15,10 @@ select j.id as entry, j.kind, j.origin, j.ledger_seq, j.booked_at, j.author, j.r
  order by j.ledger_seq desc limit $2;
 
 -- name: usage
--- The settled sessions of account $1 by kind, free ones too.
+-- The settled sessions of account $1 by kind, free ones too; what is archived as one kind of its own.
 select tariff_kind as kind, count(*) as sessions, sum(quantity)::bigint as quantity, sum(amount_micros)::bigint as amount_micros,
        max(log_offset) as last_offset
-  from usage where account_id = $1 group by tariff_kind order by tariff_kind;
+  from usage where account_id = $1 group by tariff_kind
+union all
+select 'archived', sessions, 0, amount_micros, last_offset from archived_accounts where account_id = $1
+ order by kind;

@@ -67,9 +67,12 @@ select b.credit_micros, b.used_micros, b.ledger_seq, b.last_charged_offset,
             count(*) as entries, max(ledger_seq) as last_seq
        from journal where account_id = b.account_id) as j
  cross join lateral (
-     select coalesce(sum(amount_micros), 0)::bigint as used_micros,
-            max(log_offset) filter (where amount_micros <> 0) as last_offset
-       from usage where account_id = b.account_id) as u
+     select coalesce(sum(amount_micros), 0)::bigint as used_micros, max(last_offset) as last_offset
+       from (select sum(amount_micros) as amount_micros,
+                    max(log_offset) filter (where amount_micros <> 0) as last_offset
+               from usage where account_id = b.account_id
+             union all
+             select amount_micros, last_offset from archived_accounts where account_id = b.account_id) as charged) as u
  where b.account_id = $1;
 
 -- name: recompute

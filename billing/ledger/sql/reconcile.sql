@@ -39,7 +39,9 @@ select next_offset from positions where topic = $1 and partition = $2;
 -- The same of the accounts $2, whose home is partition $1, as they were at usage offset $3, which the ledger has reached:
 -- what was charged since is left out. Only accounts charged since have their usage looked through.
 select a.id, b.ledger_seq, b.credit_micros - b.used_micros + coalesce(u.since_micros, 0)::bigint as balance_micros,
-       case when b.last_charged_offset >= $3 then u.last_offset else b.last_charged_offset end as last_charged_offset
+       case when b.last_charged_offset < $3 then b.last_charged_offset
+            else greatest(u.last_offset, (select last_offset from archived_accounts x
+                                           where x.account_id = a.id and x.last_offset < $3)) end as last_charged_offset
   from accounts a
   join balances b on b.account_id = a.id
  cross join lateral (

@@ -18,10 +18,14 @@ select a.currency, a.credit_limit_micros, a.recharge_below_micros, a.status, b.c
  where a.id = $1 and a.home_partition = $2;
 
 -- name: used_below
--- What account $1 was charged below offset $2 of its home partition, and by which record last.
-select coalesce(sum(amount_micros), 0)::bigint as used_micros,
-       max(log_offset) filter (where amount_micros <> 0) as last_charged_offset
-  from usage where account_id = $1 and log_offset < $2;
+-- What account $1 was charged below offset $2 of its home partition, archived sessions included, and by which record
+-- last; `archived`: it is not known any more, for some at or above $2 are archived.
+select (u.used_micros + coalesce(a.amount_micros, 0))::bigint as used_micros,
+       greatest(u.last_offset, a.last_offset) as last_charged_offset, coalesce(a.last_offset >= $2, false) as archived
+  from (select coalesce(sum(amount_micros), 0) as used_micros,
+               max(log_offset) filter (where amount_micros <> 0) as last_offset
+          from usage where account_id = $1 and log_offset < $2) as u
+  left join archived_accounts a on a.account_id = $1;
 
 -- name: settled
 -- Sessions of account $1 below offset $2, settled at or after log time $3 (ms).

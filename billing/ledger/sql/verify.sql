@@ -30,26 +30,37 @@ select count(*) as violations, min('account ' || id || ': balance ' || coalesce(
          where b.balance is null or b.balance <> coalesce(p.posted, 0)) as strange;
 
 -- name: used_equals_usage
--- used of every account is the sum of its settled sessions, and the last of them that cost something is the one that
--- the balance names.
+-- used of every account is the sum of its settled sessions, archived ones included, and the last of them that cost
+-- something is the one that the balance names.
 select count(*) as violations, min('account ' || id || ': used ' || coalesce(used::text, 'missing') || ', usage '
            || coalesce(total::text, '0')) as example
   from (select coalesce(b.account_id, u.account_id) as id, b.used_micros as used, u.total
           from balances b
-          full join (select account_id, sum(amount_micros) as total,
-                            max(log_offset) filter (where amount_micros <> 0) as last_offset
-                       from usage group by account_id) as u on u.account_id = b.account_id
+          full join (select account_id, sum(amount_micros) as total, max(last_offset) as last_offset
+                       from (select account_id, sum(amount_micros) as amount_micros,
+                                    max(log_offset) filter (where amount_micros <> 0) as last_offset
+                               from usage group by account_id
+                             union all
+                             select account_id, amount_micros, last_offset from archived_accounts) as charged
+                      group by account_id) as u on u.account_id = b.account_id
          where b.used_micros is distinct from coalesce(u.total, 0)
             or b.last_charged_offset is distinct from u.last_offset) as strange;
 
 -- name: usage_equals_journal
--- The sessions of every settlement sum to its revenue, per currency, and belong to its partition and offsets.
+-- The sessions of every settlement, archived ones included, sum to its revenue, per currency, and belong to its partition
+-- and offsets.
 select count(*) as violations, min('settlement ' || id || ': usage ' || coalesce(used::text, '0') || ', revenue '
            || coalesce(earned::text, '0')) as example
   from (select coalesce(u.journal_id, p.journal_id) as id, u.used, p.earned
-          from (select journal_id, currency, partition, sum(amount_micros) as used, min(log_offset) as first_offset,
-                       max(log_offset) as last_offset
-                  from usage where journal_id is not null group by journal_id, currency, partition) as u
+          from (select journal_id, currency, partition, sum(amount_micros) as used, min(first_offset) as first_offset,
+                       max(last_offset) as last_offset
+                  from (select journal_id, currency, partition, sum(amount_micros) as amount_micros,
+                               min(log_offset) as first_offset, max(log_offset) as last_offset
+                          from usage where journal_id is not null group by journal_id, currency, partition
+                        union all
+                        select journal_id, currency, partition, amount_micros, first_offset, last_offset
+                          from archived_settlements) as settled
+                 group by journal_id, currency, partition) as u
           full join (select s.journal_id, s.currency, s.amount_micros as earned, s.partition, j.from_offset, j.to_offset
                        from postings s join journal j on j.id = s.journal_id
                       where j.kind = 'settlement' and s.ledger_account = 'revenue') as p
@@ -135,14 +146,16 @@ select count(*) as violations, min('entry ' || id || ': books ' || coalesce(book
          where j.booked is distinct from c.corrected) as strange;
 
 -- name: corrections_fit_usage
--- No session was corrected beyond its price, and every corrected one is settled.
+-- No session was corrected beyond its price, and every corrected one is settled (perhaps archived since).
 select count(*) as violations, min('session ' || account_id || '/' || kind || '/' || session_id || ': price '
            || coalesce(price::text, 'missing') || ', given back ' || back) as example
   from (select c.account_id, c.kind, c.session_id, c.back, u.amount_micros as price
           from (select account_id, kind, session_id, sum(amount_micros) as back
                   from usage_corrections group by account_id, kind, session_id) as c
           left join usage u using (account_id, kind, session_id)
-         where u.amount_micros is null or u.amount_micros < c.back) as strange;
+         where u.amount_micros < c.back
+            or u.amount_micros is null
+               and not exists (select from archived_accounts a where a.account_id = c.account_id)) as strange;
 
 -- name: corrected_entries_are_there
 -- What an entry says that it corrects is there, and of no payment more was taken back than it was.
@@ -158,3 +171,18 @@ select count(*) as violations, min('entry ' || id || ' (' || coalesce(left_micro
                               where p.journal_id = j.id and p.ledger_account = 'customer') as o on j.id is not null
          group by c.corrects_id, j.id
         having j.id is null or sum(o.amount_micros) + coalesce(sum(c.amount_micros), 0) < 0) as strange;
+
+-- name: archives_add_up
+-- The archives name as many sessions, and as much money per currency, as is kept in sums of what they took away.
+select count(*) as violations, min(what || ': archives ' || coalesce(named::text, '0') || ', sums '
+           || coalesce(kept::text, '0')) as example
+  from (select what, sum(named) as named, sum(kept) as kept
+          from (select a.key as what, a.value::text::numeric as named, 0 as kept
+                  from usage_archives cross join lateral jsonb_each(amounts) as a
+                union all select 'sessions', sessions, 0 from usage_archives
+                union all
+                select c.currency, 0, x.amount_micros
+                  from archived_accounts x join accounts c on c.id = x.account_id
+                union all select 'sessions', 0, sessions from archived_accounts) as each
+         group by what) as sums
+ where named <> kept;

@@ -119,7 +119,7 @@ async def test_every_table_is_append_only_or_has_its_grant(ledger: Ledger) -> No
     )
     read_only = {row["name"] for row in tables if privileges(row["name"], row["append_only"]) == "select"}
     assert read_only <= {"schema_migrations", "recharge_transitions", "usage_archives", "archived_accounts",
-                         "archived_settlements"}  # fmt: skip
+                         "archived_settlements", "archived_archives"}  # fmt: skip
     assert set(GRANTS) <= {row["name"] for row in tables}
 
 

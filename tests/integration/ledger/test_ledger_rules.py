@@ -109,6 +109,7 @@ DAMAGE = [
     ("update usage_corrections set amount_micros = 1", "corrections_equal_entries"),
     ("update usage_corrections set session_id = 'x'", "corrections_fit_usage"),
     ("update journal set corrects_id = 1000000 where corrects_id is not null", "corrected_entries_are_there"),
+    ("insert into archived_accounts values ('x', 3, 0, null)", "archives_add_up"),
 ]
 
 
