@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import asyncpg
+
 from billing.ledger.database import Connection, Pool, lease
 from billing.ledger.queries import query
 from billing.ledger.rerate import (
@@ -128,24 +130,36 @@ class _Run:
     unpriced: int = 0
 
     async def go_through(self, accounts: Sequence[str]) -> None:
-        """Batch by batch: an account may have more sessions than fit into one."""
-        after: tuple[str, str, str] | None = ("", "", "")
+        """One batch; an account that does not fit into one comes alone, and in several."""
+        if len(accounts) > 1:
+            await self._batch(accounts, None)
+            return
+        after: tuple[str, str] | None = ("", "")
         while after is not None:
-            place = after
-            step = await in_transaction(self.pool, lambda connection: self._batch(connection, accounts, place))  # noqa: B023
-            after, booked_now, unpriced = step
-            self.booked += booked_now
-            self.unpriced += unpriced
+            after = await self._batch(accounts, after)
 
-    async def _batch(
-        self, connection: Connection, accounts: Sequence[str], after: tuple[str, str, str]
-    ) -> tuple[tuple[str, str, str] | None, int, int]:
-        """Where to go on (None: nowhere), how many were corrected, how many have no price."""
-        await connection.execute(query("rerate.lock_balances"), accounts)
-        rows = await connection.fetch(
-            query("rerate.sessions"),
-            *(accounts, self.span.plan, self.span.from_ms, self.span.to_ms, self.span.version, *after, BATCH_SESSIONS),
+    async def _batch(self, accounts: Sequence[str], after: tuple[str, str] | None) -> tuple[str, str] | None:
+        """Where in the account to go on, or None."""
+        rows, corrected, unpriced = await in_transaction(
+            self.pool, lambda connection: self._correct(connection, accounts, after)
         )
+        self.booked += corrected
+        self.unpriced += unpriced
+        if after is None or len(rows) < BATCH_SESSIONS:
+            return None
+        return rows[-1]["kind"], rows[-1]["session_id"]
+
+    async def _correct(
+        self, connection: Connection, accounts: Sequence[str], after: tuple[str, str] | None
+    ) -> tuple[list[asyncpg.Record], int, int]:
+        """The sessions of a batch, how many of them were corrected, and how many have no price."""
+        await connection.execute(query("sink.look_up"))
+        await connection.execute(query("rerate.lock_balances"), accounts)
+        place = (self.span.plan, self.span.from_ms, self.span.to_ms, self.span.version)
+        if after is None:
+            rows = await connection.fetch(query("rerate.sessions"), accounts, *place)
+        else:
+            rows = await connection.fetch(query("rerate.next_sessions"), accounts[0], *place, *after, BATCH_SESSIONS)
         corrections, unpriced = [], 0
         for row in rows:
             correction = None if row["done"] else correction_of(self.tariff, row)
@@ -156,7 +170,4 @@ class _Run:
             await connection.execute(query("rerate.prepare_batch"))
             await connection.copy_records_to_table("rerated", schema_name="pg_temp", records=corrections)
             await connection.execute(query("rerate.book"), self.author, self.reason, self.number, self.span.version)
-        last = None
-        if len(rows) == BATCH_SESSIONS:
-            last = (rows[-1]["account_id"], rows[-1]["kind"], rows[-1]["session_id"])
-        return last, len(corrections), unpriced
+        return rows, len(corrections), unpriced

@@ -40,13 +40,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class UsageTotal:
-    """All settled sessions of a kind (call, sms, mms, item)."""
+    """All settled sessions of a kind (call, sms, mms, item; archived: of any, and without a quantity)."""
 
     kind: str
     sessions: int
     quantity: int
     amount_micros: int
-    last_offset: int
+    last_offset: int | None
 
 
 @dataclass(frozen=True, slots=True)

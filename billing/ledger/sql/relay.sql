@@ -51,8 +51,8 @@ select set_config('idle_session_timeout', $1, false);
 
 -- name: waiting
 -- What waits to be published: outbox rows and catalogue rows, each counted up to $1, and how old the oldest is (s).
-select (select count(*) from (select from outbox limit $1) as some) as entries,
-       (select count(*) from (select from catalogue_outbox limit $1) as some) as versions,
+select (select count(*) from (select from outbox limit $1) as few) as entries,
+       (select count(*) from (select from catalogue_outbox limit $1) as few) as versions,
        (select coalesce(extract(epoch from clock_timestamp() - created_at), 0)::float8
           from outbox order by id limit 1) as entries_age_s,
        (select coalesce(extract(epoch from clock_timestamp() - created_at), 0)::float8

@@ -58,11 +58,12 @@ select account_id, count(*) from usage
 select count(*) as accounts, coalesce(sum(sessions), 0)::bigint as sessions from rerate_todo;
 
 -- name: todo_page
--- The next accounts after $1: at most $2, and of at most about $3 sessions together.
+-- The next accounts after $1: at most $2, and of at most $3 sessions together, or else one account.
 select ord, account_id, sessions
-  from (select ord, account_id, sessions, sum(sessions) over (order by ord) - sessions as before
+  from (select ord, account_id, sessions, sum(sessions) over (order by ord) as total,
+               row_number() over (order by ord) as place
           from (select * from rerate_todo where ord > $1 order by ord limit $2) as next) as sized
- where before < $3
+ where total <= $3 or place = 1
  order by ord;
 
 -- name: lock_balances
@@ -70,9 +71,8 @@ select ord, account_id, sessions
 select account_id from balances where account_id = any($1::text[]) order by account_id for update;
 
 -- name: sessions
--- The next $9 priced sessions of the accounts $1 after ($6 account, $7 kind, $8 id), in that order, of plan $2 with a price
--- time in [$3, $4) ms: what each costs now, how much of that was refunded, and whether version $5 or a later one has
--- re-rated it.
+-- The priced sessions of the accounts $1, of plan $2 with a price time in [$3, $4) ms: what each costs now, how much of
+-- that was refunded, and whether version $5 or a later one has re-rated it.
 select u.account_id, u.kind, u.session_id, u.tariff_kind, u.direction, u.destination, u.quantity,
        u.amount_micros - coalesce(c.back_micros, 0)::bigint as net_micros,
        coalesce(c.refunded_micros, 0)::bigint as refunded_micros, coalesce(c.newest, 0) >= $5 as done
@@ -83,14 +83,30 @@ select u.account_id, u.kind, u.session_id, u.tariff_kind, u.direction, u.destina
        from usage_corrections x
       where x.account_id = u.account_id and x.kind = u.kind and x.session_id = u.session_id) c
  where u.account_id = any($1::text[]) and u.plan = $2 and u.price_time_ms >= $3 and u.price_time_ms < $4
-   and u.matched <> '' and (u.account_id, u.kind, u.session_id) > ($6::text, $7::text, $8::text)
- order by u.account_id, u.kind, u.session_id limit $9;
+   and u.matched <> '';
+
+-- name: next_sessions
+-- The same of one account ($1): the next $8 after ($6 kind, $7 id), in that order.
+select u.account_id, u.kind, u.session_id, u.tariff_kind, u.direction, u.destination, u.quantity,
+       u.amount_micros - coalesce(c.back_micros, 0)::bigint as net_micros,
+       coalesce(c.refunded_micros, 0)::bigint as refunded_micros, coalesce(c.newest, 0) >= $5 as done
+  from usage u
+ cross join lateral (
+     select sum(amount_micros) as back_micros, max(tariff_version) as newest,
+            sum(amount_micros) filter (where rerate_id is null) as refunded_micros
+       from usage_corrections x
+      where x.account_id = u.account_id and x.kind = u.kind and x.session_id = u.session_id) c
+ where u.account_id = $1 and u.plan = $2 and u.price_time_ms >= $3 and u.price_time_ms < $4
+   and u.matched <> '' and (u.kind, u.session_id) > ($6::text, $7::text)
+ order by u.kind, u.session_id limit $8;
 
 -- name: prepare_batch
--- Where a batch's corrections are copied to; one per connection, emptied at the end of each transaction.
+-- Where a batch's corrections are copied to; one per connection, emptied at the end of each transaction. It is joined with
+-- the batch's entries, which have no index.
 create temporary table if not exists rerated (
     account_id text, kind text, session_id text, amount_micros bigint, price_micros bigint
 ) on commit delete rows;
+set local enable_hashjoin = on;
 
 -- name: book
 -- Book the corrections in `rerated`: per account one entry for what is given back and one for what is charged in
