@@ -53,7 +53,9 @@ def _rows(statement: Statement) -> Iterator[tuple[str, int | None, str]]:
 
 
 def _described(lines: list[Line]) -> Iterator[tuple[Line, str, str]]:
-    usage = [line for line in lines if isinstance(line, UsageLine)]
+    for archived in (line for line in lines if isinstance(line, UsageLine) and line.section == "archived"):
+        yield archived, archived.description, ""
+    usage = [line for line in lines if isinstance(line, UsageLine) and line.section != "archived"]
     cells = [_usage_cells(line) for line in usage]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line, (what, destination, description, sessions, quantity, unit) in zip(usage, cells, strict=True):
@@ -120,7 +122,7 @@ def _csv_rows(statement: Statement) -> Iterator[dict[str, Any]]:
     for name in SECTIONS:
         for line in statement.section(name):
             fields = _fields(line)
-            unit = {"unit": _UNITS[line.kind]} if isinstance(line, UsageLine) else {}
+            unit = {"unit": _UNITS.get(line.kind)} if isinstance(line, UsageLine) else {}
             yield {**fields, **unit, "amount": amount(line.amount_micros)}
     yield {"section": "closing", "amount": amount(statement.closing_micros)}
 

@@ -16,8 +16,8 @@ from billing.ledger.database import Pool, lease
 from billing.ledger.queries import query
 from billing.ledger.terms import NoSuchAccount, is_id
 
-Section: TypeAlias = Literal["calls", "messages", "items", "recharges", "credits", "corrections"]
-SECTIONS: tuple[Section, ...] = ("calls", "messages", "items", "recharges", "credits", "corrections")
+Section: TypeAlias = Literal["calls", "messages", "items", "archived", "recharges", "credits", "corrections"]
+SECTIONS: tuple[Section, ...] = ("calls", "messages", "items", "archived", "recharges", "credits", "corrections")
 State: TypeAlias = Literal["future", "open", "closing", "final"]
 
 CLOSING = timedelta(minutes=10)
@@ -55,7 +55,7 @@ class Month:
 @dataclass(frozen=True, slots=True)
 class UsageLine:
     """Charged sessions of one destination; `quantity` is seconds (call), segments (sms, mms) or units (item). Amounts,
-    here and below, are what they changed the balance by: usage is below 0."""
+    here and below, are what they changed the balance by: usage is below 0. What is archived has an amount alone."""
 
     section: Section
     kind: str
@@ -116,7 +116,7 @@ async def statement(pool: Pool, account: str, month: Month) -> Statement | NoSuc
         found = await connection.fetchrow(query("accounts.show"), account) if is_id(account) else None
         if found is None:
             return NoSuchAccount(account)
-        # backwards from the balance: what was archived since the account was opened is not looked at
+        # backwards from the balance: the newer the month, the less there is to look at
         balance = found["credit_micros"] - found["used_micros"]
         opening, closing = [
             balance - await connection.fetchval(query("statement.booked_since"), account, at, timeout=READ_TIMEOUT_S)
@@ -125,8 +125,11 @@ async def statement(pool: Pool, account: str, month: Month) -> Statement | NoSuc
         span = (account, month.begin, month.end)
         usage = await connection.fetch(query("statement.usage"), *span, timeout=READ_TIMEOUT_S)
         entries = await connection.fetch(query("statement.entries"), *span, timeout=READ_TIMEOUT_S)
+        archived = await connection.fetchval(query("statement.archived"), *span, timeout=READ_TIMEOUT_S)
         now = await connection.fetchval(query("statement.clock"))
     lines: list[Line] = [_usage_line(row) for row in usage]
+    if archived:
+        lines.append(UsageLine("archived", "archived", "", "", "usage whose sessions are archived", 0, 0, archived))
     lines += [_entry_line(row) for row in entries]
     total = sum(line.amount_micros for line in lines)
     if opening + total != closing or (opening and month.begin <= found["opened_at"]):

@@ -145,7 +145,7 @@ async def test_r6_any_sequence_keeps_the_books_and_every_statement_adds_up(ledge
 
 def in_order(found: Statement) -> list[UsageLine | EntryLine]:
     data = as_json(found)
-    sections = ("calls", "messages", "items", "recharges", "credits", "corrections")
+    sections = ("calls", "messages", "items", "archived", "recharges", "credits", "corrections")
     assert [len(data[name]) for name in sections] == [len(found.section(name)) for name in sections]  # type: ignore[arg-type]
     return [line for name in sections for line in found.section(name)]  # type: ignore[arg-type]
 
@@ -195,6 +195,30 @@ async def test_a_statement_says_what_for_whom_and_why(ledger: Ledger) -> None:
     ):
         assert words in text
     assert format_micros(found.closing_micros, "USD") in text
+
+
+async def test_what_is_archived_stays_on_its_statement_as_one_amount(ledger: Ledger) -> None:
+    one, two = ACCOUNTS[:2]
+    await ledger.open(one, two, credit_micros=20 * UNIT)
+    owner, month = await ledger.claim(), Month.parse(f"{datetime.now(UTC):%Y-%m}")
+    await ledger.settle(owner, 0, [charge(0, one, "a"), charge(1, one, "b"), charge(2, two, "c")])
+    await ledger.settle(owner, 3, [charge(3, one, "d", 5)])
+    before = await month_of(ledger, one, month)
+    async with ledger.pool.acquire() as connection, connection.transaction():
+        await connection.execute("set local session_replication_role = replica")  # as the archive command would
+        await connection.execute(
+            "with gone as (delete from usage where session_id in ('a', 'c') returning *)"
+            " insert into archived_settlements select journal_id, currency, partition, count(*), sum(amount_micros),"
+            " min(log_offset), max(log_offset) from gone group by 1, 2, 3"
+        )
+    after = await month_of(ledger, one, month)
+    assert (after.opening_micros, after.closing_micros) == (0, before.closing_micros)
+    assert [(line.section, line.amount_micros) for line in after.lines if isinstance(line, UsageLine)] == [
+        ("calls", -5),
+        ("archived", -1_200_000),
+    ]
+    assert "usage whose sessions are archived" in "\n".join(as_text(after))
+    assert (await month_of(ledger, two, month)).closing_micros == 19_400_000
 
 
 async def test_late_usage_books_into_the_open_month(ledger: Ledger) -> None:
