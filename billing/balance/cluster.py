@@ -1,7 +1,7 @@
 """The balance store in a cluster: a plain client for each node, and a map of which has which partition.
 
 redis-py's own cluster client is not used: it asks a server for the keys of every function call (COMMAND GETKEYS, with
-all the call's data), follows TRYAGAIN and ASK sixteen times, and closes the connections of every node while one is away.
+all its data), follows TRYAGAIN and ASK sixteen times, and closes the connections of every node while one is away.
 Here a partition depends on its own node alone, and a call goes out once: MOVED is followed (nothing ran), all else is
 the caller's to decide."""
 

@@ -6,7 +6,6 @@ could name the old primary (S49)."""
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from redis.asyncio import SSLConnection
@@ -22,9 +21,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from billing.balance.address import Host, StoreAddress
 from billing.balance.asking import ASK_S, ask_all
 from billing.balance.connections import cancellable, connection_options, node_client
-
-FRESH_S = 0.3
-"""How long an answer serves other connections of the same client: a burst of them asks once."""
 
 
 class NotPrimary(RedisConnectionError):
@@ -43,21 +39,18 @@ class Sentinels:
         self._address = address
         self._majority = majority
         self._asking: asyncio.Task[Host] | None = None
-        self._newest: tuple[float, Host] | None = None
 
     async def discover_master(self, _service: str) -> Host:
         """The name by which redis-py's pool asks. Raises MasterNotFoundError, NoMajority."""
-        if self._newest is not None and time.monotonic() - self._newest[0] < FRESH_S:
-            return self._newest[1]
-        if self._asking is None:
+        if self._asking is None:  # connections that are made at the same time ask once
             self._asking = asyncio.create_task(self._ask(), name="sentinels")
             self._asking.add_done_callback(self._asked)
         return await asyncio.shield(self._asking)
 
     def _asked(self, task: asyncio.Task[Host]) -> None:
         self._asking = None
-        if not task.cancelled() and task.exception() is None:
-            self._newest = (time.monotonic(), task.result())
+        if not task.cancelled():
+            task.exception()  # seen, though everybody who waited for it may be gone
 
     async def _ask(self) -> Host:
         answers, errors = await ask_all(self._address.hosts, self._state)

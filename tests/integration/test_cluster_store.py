@@ -118,6 +118,7 @@ async def test_r2_a_proof_is_written_and_read_again_on_the_partitions_own_node(
         assert answer.run_id == (await node.info("server"))["run_id"]
 
 
+@pytest.mark.slow
 async def test_s49_a_proof_needs_a_majority_of_the_primaries(servers: ValkeyCluster, functions: Functions) -> None:
     await Flow(functions, 0).open()
     slot = _slot(functions, 0)

@@ -90,7 +90,7 @@ async def test_r11_a_ledger_that_hangs_delays_no_look(
 ) -> None:
     settings, _ = deployment
     ledger = private_postgres()
-    settings = replace(settings, postgres_dsn=ledger.url)
+    settings = replace(settings, postgres_dsn=ledger.url, postgres_owner_dsn="")
     assert isinstance(await operations.migrate(settings), operations.Prepared | operations.NotPrepared)
     async with guard_of(settings) as found:
         ledger.pause()  # it takes no new connections

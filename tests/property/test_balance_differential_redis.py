@@ -8,4 +8,4 @@ from test_balance_differential import test_r7_r8_s11_function_and_model_agree as
 
 def test_r7_r8_s11_function_and_model_agree_on_redis() -> None:
     with redis_services() as services:
-        agree(services, 30)
+        agree(services, 15)
