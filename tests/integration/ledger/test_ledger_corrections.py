@@ -53,7 +53,7 @@ async def test_a_refund_gives_back_and_says_what_why_and_who(books: Ledger) -> N
     await books.verified()
 
 
-async def test_a_refund_is_at_most_the_price_in_all(books: Ledger) -> None:
+async def test_a_refund_is_at_most_the_price_in_all_and_refusals_are_named(books: Ledger) -> None:
     assert await refund(books, amount=6 * UNIT + 1) == TooMuch("call c", "USD", 6 * UNIT, 6 * UNIT)
     await refund(books, amount=5 * UNIT)
     assert await refund(books, amount=UNIT + 1) == TooMuch("call c", "USD", 6 * UNIT, UNIT)
@@ -61,12 +61,13 @@ async def test_a_refund_is_at_most_the_price_in_all(books: Ledger) -> None:
     assert await refund(books) == TooMuch("call c", "USD", 6 * UNIT, 0)
     assert isinstance(await refund(books, "i", kind="item"), TooMuch)
     assert await books.count("usage_corrections") == 2
-
-
-async def test_refunds_at_once_give_back_the_price_once(books: Ledger) -> None:
-    done = await asyncio.gather(*(refund(books, amount=2 * UNIT) for _ in range(8)))
-    assert sum(isinstance(answer, Refunded) for answer in done) == 3
-    await books.verified()
+    assert await refund(books, kind=None) == Ambiguous("c", ("call", "message"))
+    assert await refund(books, "x") == NoSuchSession(ACCOUNT, "x")
+    assert isinstance(await refund(books, reason=" "), Invalid)
+    assert isinstance(await refund(books, author=""), Invalid)
+    assert isinstance(await refund(books, amount=0), Invalid)
+    assert isinstance(await refund_usage(books.pool, "nobody", "c", None, "r", author="a"), NoSuchAccount)
+    assert isinstance(await refund_usage(books.pool, OTHER, "c", None, "r", author="a"), NoSuchSession)
 
 
 async def test_a_key_refunds_once_and_another_input_is_an_error(books: Ledger) -> None:
@@ -76,16 +77,6 @@ async def test_a_key_refunds_once_and_another_input_is_an_error(books: Ledger) -
     for other in ({"amount": UNIT}, {"reason": "another"}, {"kind": None}):
         assert isinstance(await refund(books, key="k", **other), Conflict), other
     assert isinstance(await credit(books.pool, ACCOUNT, UNIT, "gift", author=AUTHOR, key="k"), Conflict)
-
-
-async def test_what_cannot_be_refunded_is_named(books: Ledger) -> None:
-    assert await refund(books, kind=None) == Ambiguous("c", ("call", "message"))
-    assert await refund(books, "x") == NoSuchSession(ACCOUNT, "x")
-    assert isinstance(await refund(books, reason=" "), Invalid)
-    assert isinstance(await refund(books, author=""), Invalid)
-    assert isinstance(await refund(books, amount=0), Invalid)
-    assert isinstance(await refund_usage(books.pool, "nobody", "c", None, "r", author="a"), NoSuchAccount)
-    assert isinstance(await refund_usage(books.pool, OTHER, "c", None, "r", author="a"), NoSuchSession)
 
 
 async def test_an_adjustment_may_name_the_entry_that_was_wrong(books: Ledger) -> None:
@@ -110,6 +101,12 @@ async def test_r5_a_goodwill_credit_and_a_refund_make_nobody_due(books: Ledger) 
     assert (
         await books.pool.fetchval("select sum(amount_micros) from postings where ledger_account = 'goodwill'") == -UNIT
     )
+
+
+async def test_refunds_at_once_give_back_the_price_once(books: Ledger) -> None:
+    done = await asyncio.gather(*(refund(books, amount=2 * UNIT) for _ in range(8)))
+    assert sum(isinstance(answer, Refunded) for answer in done) == 3
+    await books.verified()
 
 
 # --- what the database holds, whoever writes ----------------------------------------------------------------------
@@ -162,9 +159,6 @@ async def test_r6_the_database_refuses_a_correction_that_is_not_linked_bounded_a
             await write(books, origin, amount, link, **terms)
         assert refused.value.constraint_name == rule, (origin, link, terms)
     assert await books.count("usage_corrections") == 0
-
-
-async def test_r6_corrections_are_never_changed(books: Ledger) -> None:
     await refund(books)
     for statement in ("update usage_corrections set amount_micros = 1", "delete from usage_corrections",
                       "truncate usage_corrections", "truncate rerates cascade"):  # fmt: skip

@@ -93,7 +93,7 @@ async def test_a_dry_run_shows_what_applying_books(books: Ledger) -> None:
     assert await books.pool.fetchval("select count(*) from outbox where data ->> 'origin' = 'rerate'") == 2
 
 
-async def test_a_version_corrects_each_session_once_over_overlapping_spans(books: Ledger) -> None:
+async def test_a_version_corrects_each_session_once_over_overlapping_spans_late_usage_too(books: Ledger) -> None:
     await version(books, HALF)
     assert (await applied(books, None, 0, 15)).now == 3  # c0, c1 and TWO's
     assert (await applied(books, None, 0, 15)).now == 0
@@ -101,15 +101,10 @@ async def test_a_version_corrects_each_session_once_over_overlapping_spans(books
     assert (await applied(books, None, 5, 30)).now == 1  # c2
     assert (await applied(books)).now == 0
     assert await credits(books) == {ONE: (900_000, 0), TWO: (300_000, 0)}
-
-
-async def test_late_usage_of_a_span_is_corrected_by_the_same_again(books: Ledger) -> None:
-    await version(books, HALF)
-    await applied(books)
     await books.settle(await books.claim(), 6, [charge(6, TWO, "late", price_time_ms=10)])
-    again = await applied(books)
-    assert (again.now, again.in_all.sessions, again.in_all.given_back_micros) == (1, 5, 1_500_000)
-    assert await books.count("rerates") == 1
+    again = await applied(books, None, 0, 15)
+    assert (again.now, again.in_all.sessions, again.in_all.given_back_micros) == (1, 4, 1_200_000)
+    assert await books.count("rerates") == 3
 
 
 async def test_r5_a_dearer_version_charges_and_its_debits_make_nobody_due(books: Ledger) -> None:
@@ -145,7 +140,9 @@ async def test_a_refund_stays_when_its_session_is_re_rated(books: Ledger) -> Non
     assert await credits(books) == {ONE: (1_200_000 + 400_000, 0), TWO: (300_000, 0)}
 
 
-async def test_one_re_rating_of_a_plan_at_a_time(books: Ledger) -> None:
+async def test_one_re_rating_of_a_plan_at_a_time_in_bounded_batches(
+    books: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await version(books, HALF)
     span, tariff = await resolved(books)
     answers = await asyncio.gather(*(apply(books.pool, span, tariff, author="ann", reason="r") for _ in range(4)))
@@ -153,14 +150,11 @@ async def test_one_re_rating_of_a_plan_at_a_time(books: Ledger) -> None:
     assert sum(answer.now for answer in answers if isinstance(answer, Applied)) == 4
     assert isinstance(await apply(books.pool, span, tariff, author="", reason="r"), Invalid)
     await books.verified()
-
-
-async def test_batches_of_one_account_are_bounded(books: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rerate_apply, "BATCH_SESSIONS", 2)
     monkeypatch.setattr(rerate_apply, "PAGE_ACCOUNTS", 1)
-    await version(books, HALF)
+    await version(books, TWICE)
     done = await applied(books)
-    assert (done.now, done.in_all.entries, done.in_all.given_back_micros) == (4, 3, 1_200_000)
+    assert (done.now, done.in_all.entries, done.in_all.charged_micros) == (4, 3, 3_600_000)
 
 
 async def test_r6_the_database_refuses_a_session_of_another_span_or_an_older_version(books: Ledger) -> None:
