@@ -89,6 +89,8 @@ def test_ticks_entries_and_catalogue_messages_fit_their_schemas() -> None:
         key_base64=None,
         value_base64="AA==",
         headers=[],
+        account=None,
+        state="open",
     )
     _validator("dead-letter.json").validate(json.loads(msgspec.json.encode(row)))
     assert FILES["dead-letter.json"]["$defs"]["DeadLetterReason"]["enum"] == sorted(DeadLetterReason)
