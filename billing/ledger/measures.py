@@ -8,7 +8,7 @@ from billing.ledger import metrics
 from billing.ledger.database import Pool, fetch, fetchrow
 from billing.ledger.queries import query
 
-MEASURE_S = 15.0
+MEASURE_S = 30.0
 COUNTED = 100_000  # rows; more are as alarming
 
 

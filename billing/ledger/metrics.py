@@ -30,7 +30,7 @@ relay_heartbeat_ms = Gauge("billing_relay_heartbeat_as_of_ms", "as_of of the las
 # PostgreSQL or Kafka away; the relay backs off and goes on
 relay_failures = Counter("billing_relay_failures_total", "Rounds that failed", ["step"])
 
-# --- measured by the one relay that owns the catalogue, every 15 s; absent in all others -----------------
+# --- measured by the one relay that owns the catalogue, every 30 s; absent in all others -----------------
 
 # rows that the ledger has committed and Kafka has not acknowledged, each kind counted up to 100,000
 outbox_waiting = Gauge("billing_outbox_waiting", "Rows that wait to be published", ["kind"])

@@ -4,7 +4,9 @@
 select d.topic, d.partition, d.log_offset, d.log_time_ms, d.reason, d.detail, d.key, d.value, d.headers, d.account_id,
        d.stored_at, s.state, s.to_partition, s.to_offset
   from dead_letters d
-  join dead_letter_states s using (topic, partition, log_offset)
+ cross join lateral (select * from dead_letter_states s
+                      where s.topic = d.topic and s.partition = d.partition and s.log_offset = d.log_offset
+                     offset 0) as s  -- one by one, in the order of the key, until there are enough
  where (d.topic, d.partition, d.log_offset) > ($1::text, $2::integer, $3::bigint)
    and ($5::text is null or d.reason = $5)
    and ($6::text is null or d.account_id = $6 or d.key = convert_to($6, 'UTF8'))
@@ -18,12 +20,15 @@ select d.topic, d.partition, d.log_offset, d.log_time_ms, d.reason, d.detail, d.
 -- $8 stored by then; null is any.
 select count(*)
   from dead_letters d
-  join dead_letter_states s using (topic, partition, log_offset)
  where ($1::text is null or d.reason = $1)
    and ($2::text is null or d.account_id = $2 or d.key = convert_to($2, 'UTF8'))
    and ($3::bigint is null or d.log_time_ms >= $3) and ($4::bigint is null or d.log_time_ms < $4)
    and ($5::text is null or d.topic = $5) and ($6::integer is null or d.partition = $6)
-   and ($7::text[] is null or s.state = any($7)) and ($8::timestamptz is null or d.stored_at <= $8);
+   and ($7::text[] is null
+        or exists (select from dead_letter_states s
+                    where s.topic = d.topic and s.partition = d.partition and s.log_offset = d.log_offset
+                      and s.state = any($7)))
+   and ($8::timestamptz is null or d.stored_at <= $8);
 
 -- name: now
 -- The ledger's clock.

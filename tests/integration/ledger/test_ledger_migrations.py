@@ -58,6 +58,52 @@ async def test_a_failing_statement_is_named_and_nothing_stays(
     await connection.close(timeout=5)
 
 
+async def test_what_must_wait_for_the_deployment_waits(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = migrations()
+    later = replace(known[-1], version=98, name="0098_later.post", text="create table later (id int);\n", post=True)
+    first = await migrate(settings.owner_dsn, 8)
+    assert isinstance(first, Migrated)
+    assert len(first.applied) == len(known)  # a fresh ledger has no earlier build
+    monkeypatch.setattr(migrate_module, "migrations", lambda: (*known, later))
+    waiting = await migrate(settings.owner_dsn, 8)
+    assert isinstance(waiting, Migrated)
+    assert (waiting.applied, waiting.waiting) == ((), ("0098_later.post",))
+    assert waiting.version >= migrate_module.newest_version()
+    done = await migrate(settings.owner_dsn, 8, post=True)
+    assert isinstance(done, Migrated)
+    assert (done.applied, done.waiting, done.version) == (("0098_later.post",), (), 98)
+
+
+async def test_a_migration_while_a_consumer_settles_stops_neither(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = names(0, 50)
+    await ledger.open(*accounts)
+    owner = await ledger.claim()
+    done = asyncio.Event()
+
+    async def settle() -> int:
+        end = 0
+        while not done.is_set() or end < 500:
+            ops = [charge(end + i, accounts[(end + i) % 50], f"s{end + i}") for i in range(50)]
+            end = await ledger.settle(owner, end, ops)
+        return end
+
+    settling = asyncio.create_task(settle())
+    known = migrations()
+    text = (
+        "alter table usage add column extra text;\nalter table postings add column extra text;\n"
+        "alter table balances add column extra text;\nalter table positions add column extra text;\n"
+    )
+    heavy = replace(known[-1], version=98, name="0098_heavy", text=text, post=False)
+    monkeypatch.setattr(migrate_module, "migrations", lambda: (*known, heavy))
+    assert isinstance(await migrate(ledger.settings.owner_dsn, 8), Migrated)
+    done.set()
+    settled = await settling
+    assert await ledger.count("usage") == settled >= 500
+    await ledger.verified()
+
+
 async def test_every_query_fits_the_schema(ledger: Ledger) -> None:
     async with ledger.pool.acquire() as connection:
         several = ("sink.look_up", "accounts.create_incoming", "rerate.prepare_todo", "rerate.prepare_batch")
@@ -77,7 +123,6 @@ LOOK_UPS = {
     "snapshots.used_below": ("'{one}'", "5000"),
     "reads.usage": ("'{one}'", "5000", "10"),
     "dead_letters.page": ("'usage.events'", "0", "10", "10", *["null"] * 8),
-    "dead_letters.unresolved": (),
     "accounts.show": ("'{one}'",),
     "accounts.page": ("'{one}'", "10"),
     "accounts.lock": ("'{one}'",),
