@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import pytest_asyncio
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from command_runner import billing
 from reconcile_harness import CREDIT, Deployment, deployed
 from usage_builders import ITEM, item
 
@@ -183,8 +185,11 @@ async def test_s17_a_halt_whose_cause_is_gone_is_lifted(running: Deployment) -> 
     client, meta = running.functions.client, running.functions.keys.meta(0)
     await client.hset(meta, "halted", "record 0 differs")  # type: ignore[union-attr]
     await halted(running, {"ledger", "store"})
-    assert isinstance(await lift(running), Lifted)
+    who = ("--by", "ada", "--reason", "the right replica leads", "--json")
+    code, out, _ = await billing(running.settings, "halts", "lift", "--partition", "0", *who)
+    assert (code, json.loads(out)["lifted"]) == (0, True)
     assert isinstance(await lift(running, book="store"), Lifted)
+    assert isinstance(await lift(running, book="store"), NotLifted)
     await running.publish(account, ITEM, item(item_id="i-2"))
     await running.until_settled()
     assert (await running.balance(account)).used_micros == 2 * ITEM_PRICE

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from command_runner import billing
 from reconcile_harness import CREDIT, Deployment, deployed
 from usage_builders import ITEM, item, rates
 
@@ -22,7 +28,6 @@ from billing.ledger.history import suspected
 from billing.ledger.queries import query
 from billing.ledger.tariffs import Loaded, load_tariff
 from billing.ledger.verify import verify
-from billing.recharge import switches
 from billing.reconcile.rebuild import RebuildRefused, rebuild
 from billing.reconcile.resolving import Decision, Resolved, resolve_finding
 from billing.reconcile.restoring import begin_timeline, put_back
@@ -36,7 +41,7 @@ HALTED = "select count(*) as halted from positions where halted like 'restored: 
 
 
 async def test_s28_a_restored_ledger_is_found_out_halts_and_gets_back_what_it_forgot(
-    services: Services, private_postgres: Callable[..., PostgresServer]
+    services: Services, private_postgres: Callable[..., PostgresServer], tmp_path: Path
 ) -> None:
     postgres = private_postgres()
     async with isolated(services, partitions=2) as plain:
@@ -70,16 +75,17 @@ async def test_s28_a_restored_ledger_is_found_out_halts_and_gets_back_what_it_fo
             done = await begin_timeline(running.pool, author="ada", reason="restored from the backup")
             async with LogReader(settings.kafka_bootstrap) as reader:
                 done = await put_back(running.pool, reader, settings, done, author="ada")
-                again = await put_back(running.pool, reader, settings, replace(done, accounts=0), author="ada")
             assert (done.tariffs, done.accounts, done.findings) == (1, 1, 2), done
-            assert again.accounts == 0
+            who = ("--by", "ada", "--reason", "once more", "--json")
+            code, out, err = await billing(settings, "ledger", "restored", "--again", *who)
+            assert (code, err) == (0, "")
+            assert {name: json.loads(out)[name] for name in ("timeline", "accounts", "findings")} == {
+                "timeline": done.timeline,
+                "accounts": 0,
+                "findings": 0,
+            }
             assert "not reconciled" in (await _frozen_reason(running, old) or "")
-            for finding in [f async for f in findings(running.pool, kind="entry_forgotten")]:
-                decision = Decision("book", "ada", "forgotten by the restore")
-                answer = await resolve_finding(
-                    running.pool, running.functions, settings, finding.id, decision, wait_s=0
-                )
-                assert isinstance(answer, Resolved), answer
+            await _book_what_was_forgotten(running)
             running.start("relay", "postflight")
             await running.until_ledger_settled()
             await running.rebuild()
@@ -94,11 +100,26 @@ async def test_s28_a_restored_ledger_is_found_out_halts_and_gets_back_what_it_fo
             await running.until_settled()
             assert running.running()
             assert (await running.reconcile()).agreed
-            assert (
-                await switches.reconciled(running.pool, author="ada", reason="the gateway's list was gone through")
-                is None
-            )
+            with running_sandbox(tmp_path) as gateway:
+                who = ("--by", "ada", "--reason", "the gateway's list", "--json")
+                code, out, err = await billing(settings, "recharge", "reconciled", *who, **gateway)
+            assert (code, err, json.loads(out)["reconciled"]) == (0, "", True)
             assert await _frozen_reason(running, old) is None
+
+
+@contextmanager
+def running_sandbox(state: Path) -> Iterator[dict[str, str]]:
+    """A payment gateway without payments; its address and key as settings."""
+    command = [sys.executable, "-m", "billing.lab.sandbox", "--port", "0", "--state", str(state), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            lines = ""
+            while not lines.rstrip().endswith("}"):
+                lines += process.stdout.readline()
+            yield json.loads(lines)
+        finally:
+            process.terminate()
 
 
 async def _backup(running: Deployment, postgres: PostgresServer) -> str:
@@ -137,6 +158,15 @@ def _own(postgres: PostgresServer, copy: str) -> None:
     for folder, names, files in os.walk(copy):
         for path in [folder, *(os.path.join(folder, name) for name in (*names, *files))]:
             os.chown(path, original.st_uid, original.st_gid, follow_symlinks=False)
+
+
+async def _book_what_was_forgotten(running: Deployment) -> None:
+    for finding in [f async for f in findings(running.pool, kind="entry_forgotten")]:
+        decision = Decision("book", "ada", "forgotten by the restore")
+        answer = await resolve_finding(
+            running.pool, running.functions, running.settings, finding.id, decision, wait_s=0
+        )
+        assert isinstance(answer, Resolved), answer
 
 
 async def _frozen_reason(running: Deployment, account: str) -> str | None:
