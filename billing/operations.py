@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -39,8 +39,9 @@ class NotPrepared:
     reason: str
 
 
-async def migrate(settings: Settings) -> Prepared | NotPrepared:
-    """Bring everything to what this build needs; safe to repeat, also while consumers run.
+async def migrate(settings: Settings, *, post: bool = False) -> Prepared | NotPrepared:
+    """Bring everything to what this build needs; safe to repeat, also while consumers run. `post`: also what had to
+    wait until no process of an earlier build runs.
 
     Mints an incarnation of the balance store only for a ledger without entries (R1): a store that lost what it had
     is filled by `billing rebuild`, never declared empty. Raises what the servers' clients raise when one is away.
@@ -50,7 +51,7 @@ async def migrate(settings: Settings) -> Prepared | NotPrepared:
             server = await check_server(functions.client)
         except UnsupportedServer as error:
             return NotPrepared(str(error))
-        ledger = await migrate_ledger(settings.owner_dsn, settings.partitions, settings.postgres_dsn)
+        ledger = await migrate_ledger(settings.owner_dsn, settings.partitions, settings.postgres_dsn, post=post)
         if isinstance(ledger, MigrationRefused):
             return NotPrepared(ledger.reason)
         topics = await ensure_topics(settings)
@@ -58,6 +59,7 @@ async def migrate(settings: Settings) -> Prepared | NotPrepared:
             return NotPrepared("; ".join(topics.reasons))
         lines = [
             f"ledger: schema {ledger.version}, applied {len(ledger.applied)} migrations, timeline {ledger.timeline}",
+            *_waiting(ledger.waiting),
             _roles(ledger.granted),
             f"topics: {', '.join(topics.created) or 'nothing'} created",
         ]
@@ -66,6 +68,12 @@ async def migrate(settings: Settings) -> Prepared | NotPrepared:
             return prepared
         identity, line = prepared
     return Prepared((*lines, f"balance store: {server}, {line}"), ledger.timeline, identity.incarnation)
+
+
+def _waiting(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"ledger: {', '.join(names)} waits: `billing migrate --post` once every process is of this build"]
 
 
 def _roles(granted: Granted | None) -> str:

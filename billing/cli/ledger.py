@@ -11,6 +11,7 @@ from billing.cli.answers import explain_refusal
 from billing.cli.archive import archive, archives
 from billing.cli.common import json_option, ledger, print_fields, print_json, print_rows, refuse, run
 from billing.cli.restored import restored
+from billing.cli.verifying import verifying
 from billing.ledger import accounts as books
 from billing.ledger import verify as verification
 from billing.ledger.terms import NoSuchAccount
@@ -56,22 +57,16 @@ def balance(account_id: str, as_json: bool) -> None:
 def verify(as_json: bool) -> int:
     """Prove the books: zero sums, balances equal postings, usage equals journal. Exit code 1 when a check fails."""
 
-    def show(check: verification.Check) -> None:
-        click.echo(f"{'ok    ' if check.passed else 'FAILED'} {check.name}{_violations(check)}")
-
-    async def work() -> list[verification.Check]:
+    async def work(show: verification.Progress) -> list[verification.Check]:
         async with ledger(Settings.from_env()) as pool:
-            return await verification.verify(pool, *(() if as_json else (show,)))
+            return await verification.verify(pool, show)
 
-    checks = run(work())
+    with verifying(quiet=as_json) as show:
+        checks = run(work(show))
     passed = all(check.passed for check in checks)
     if as_json:
         print_json({"ok": passed, "checks": [{**asdict(check), "passed": check.passed} for check in checks]})
     return 0 if passed else 1
-
-
-def _violations(check: verification.Check) -> str:
-    return "" if check.passed else f": {check.violations} violations, for example {check.example}"
 
 
 @click.command()

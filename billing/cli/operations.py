@@ -24,11 +24,16 @@ STORE_TIMEOUT_S = 2.0  # a silent store is given up after two or three of these
 
 
 @click.command()
+@click.option("--post", is_flag=True, help="Also what had to wait until no process of an earlier build runs.")
 @json_option
-def migrate(as_json: bool) -> None:
-    """Prepare PostgreSQL, the topics and Redis; safe to repeat, also while consumers run."""
+def migrate(post: bool, as_json: bool) -> None:
+    """Prepare PostgreSQL, the topics and Redis; safe to repeat, also while consumers run.
+
+    The schema is changed as BILLING_POSTGRES_OWNER_DSN, if it is set; the user of BILLING_POSTGRES_DSN, as whom
+    consumers run, is made and granted what they need.
+    """
     try:
-        answer = run(operations.migrate(Settings.from_env()))
+        answer = run(operations.migrate(Settings.from_env(), post=post))
     except LogAway as error:
         refuse(f"Kafka: {error}")
     if isinstance(answer, operations.NotPrepared):

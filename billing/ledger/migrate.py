@@ -1,7 +1,14 @@
-"""Forward-only migrations: `migrations/NNNN_name.sql`, each applied once, in order."""
+"""Forward-only migrations: `migrations/NNNN_name.sql`, each applied once, in order.
+
+Before a deployment, `migrate` applies those that processes of the build before can live with. What must wait until none
+of them runs any more is in `NNNN_name.post.sql`, and applied by `migrate --post`; to a fresh ledger all are applied at
+once. A migration that does not get its locks within seconds lets the consumers go on, and tries again.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import random
 import re
 import secrets
 from collections.abc import Iterator
@@ -19,6 +26,8 @@ from billing.ledger.roles import Granted, NotGranted, grant_runtime
 USAGE_TOPIC = "usage.events"  # logical names: tables do not know the deployment's namespace
 SIGNALS_TOPIC = "billing.signals"
 MIGRATE_TIMEOUT_S = 120.0
+LOCK_TIMEOUT_S = 3  # nobody waits longer for a migration that waits itself
+ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,7 @@ class Migration:
     version: int
     name: str
     text: str
+    post: bool = False
 
     @property
     def checksum(self) -> str:
@@ -34,13 +44,14 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """`applied` names what this run did; empty when the ledger was current."""
+    """`applied` names what this run did; empty when the ledger was current. `waiting` waits for `--post`."""
 
     applied: tuple[str, ...]
     version: int
     timeline: str
     partitions: int
     granted: Granted | None = None
+    waiting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,9 @@ class MigrationRefused:
     """Nothing was changed."""
 
     reason: str
+
+
+_LOST = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
 class MigrationFailed(Exception):
@@ -58,14 +72,16 @@ def migrations() -> tuple[Migration, ...]:
     """All of this build's migrations, in order."""
     found = []
     for file in (files("billing.ledger") / "migrations").iterdir():
-        match = re.fullmatch(r"(\d{4})_[a-z0-9_]+\.sql", file.name)
+        match = re.fullmatch(r"(\d{4})_[a-z0-9_]+(\.post)?\.sql", file.name)
         if match:
-            found.append(Migration(int(match[1]), file.name.removesuffix(".sql"), file.read_text(encoding="utf-8")))
+            text = file.read_text(encoding="utf-8")
+            found.append(Migration(int(match[1]), file.name.removesuffix(".sql"), text, post=bool(match[2])))
     return tuple(sorted(found, key=lambda migration: migration.version))
 
 
 def newest_version() -> int:
-    return migrations()[-1].version
+    """What a ledger must have for this build; migrations after the deployment do not count."""
+    return max(migration.version for migration in migrations() if not migration.post)
 
 
 def statements(text: str) -> Iterator[str]:
@@ -84,17 +100,31 @@ def statements(text: str) -> Iterator[str]:
         raise ValueError(f"statement without a semicolon: {lines[0]!r}")
 
 
-async def migrate(dsn: str, partitions: int, runtime_dsn: str = "") -> Migrated | MigrationRefused:
+async def migrate(
+    dsn: str, partitions: int, runtime_dsn: str = "", *, post: bool = False
+) -> Migrated | MigrationRefused:
     """Bring the ledger to this build's schema, all of it in one transaction under an advisory lock, as its owner
     (`dsn`); the user of `runtime_dsn`, if given, becomes its runtime role.
 
     The first run mints the timeline and fixes the partition count. Raises MigrationFailed, OSError.
     """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await _attempt(dsn, partitions, runtime_dsn, post)
+        except MigrationFailed as failed:
+            if not isinstance(failed.__cause__, _LOST) or attempt == ATTEMPTS:
+                raise
+        await asyncio.sleep(random.uniform(0.2, 1.0))
+    raise AssertionError("the last attempt answers or raises")
+
+
+async def _attempt(dsn: str, partitions: int, runtime_dsn: str, post: bool) -> Migrated | MigrationRefused:
     connection = await connect(dsn, command_timeout_s=MIGRATE_TIMEOUT_S, application_name="billing-migrate")
     try:
         async with connection.transaction():
             await connection.execute("select pg_advisory_xact_lock($1, $2)", LOCK_SPACE, Lock.MIGRATE)
-            migrated = await _migrate(connection, partitions)
+            await connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_S}s'")
+            migrated = await _migrate(connection, partitions, post)
             return await _grant(connection, migrated, runtime_dsn)
     except RollBack as rolled_back:
         refused: MigrationRefused = rolled_back.answer
@@ -117,7 +147,7 @@ async def _grant(
     return replace(migrated, granted=granted)
 
 
-async def _migrate(connection: Connection, partitions: int) -> Migrated | MigrationRefused:
+async def _migrate(connection: Connection, partitions: int, post: bool) -> Migrated | MigrationRefused:
     await connection.execute(
         "create table if not exists schema_migrations (version integer primary key, name text not null,"
         " checksum text not null, applied_at timestamptz not null default now())"
@@ -127,8 +157,11 @@ async def _migrate(connection: Connection, partitions: int) -> Migrated | Migrat
     if done and max(done) > known[-1].version:
         return MigrationRefused(f"the ledger has schema version {max(done)}, this build knows {known[-1].version}")
     applied = []
+    waiting = []
     for migration in known:
-        if migration.version not in done:
+        if migration.version not in done and migration.post and done and not post:
+            waiting.append(migration.name)
+        elif migration.version not in done:
             await _apply(connection, migration)
             applied.append(migration.name)
         elif done[migration.version]["checksum"] != migration.checksum:
@@ -136,7 +169,8 @@ async def _migrate(connection: Connection, partitions: int) -> Migrated | Migrat
     meta = await _meta(connection, partitions)
     if meta["partitions"] != partitions:
         return MigrationRefused(f"the ledger was made for {meta['partitions']} partitions, not {partitions} (S16)")
-    return Migrated(tuple(applied), known[-1].version, meta["timeline"], partitions)
+    version = max({*done, *(migration.version for migration in known if migration.name in applied)})
+    return Migrated(tuple(applied), version, meta["timeline"], partitions, waiting=tuple(waiting))
 
 
 async def _apply(connection: Connection, migration: Migration) -> None:

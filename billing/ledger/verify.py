@@ -47,11 +47,11 @@ class Check:
 Progress = Callable[[Check], None]
 
 
-def _silent(_check: Check) -> None:
+def silent(_check: Check) -> None:
     """No progress wanted."""
 
 
-async def verify(pool: Pool, progress: Progress = _silent) -> list[Check]:
+async def verify(pool: Pool, progress: Progress = silent) -> list[Check]:
     """Every check, on one REPEATABLE READ snapshot, while the ledger stays in use; `progress` hears of each as it is
     done. Raises what asyncpg raises."""
     async with (
@@ -61,7 +61,7 @@ async def verify(pool: Pool, progress: Progress = _silent) -> list[Check]:
         return await run_checks(connection, progress)
 
 
-async def run_checks(connection: Connection, progress: Progress = _silent) -> list[Check]:
+async def run_checks(connection: Connection, progress: Progress = silent) -> list[Check]:
     """Every check inside the caller's transaction."""
     await connection.execute(f"set local statement_timeout = '{int(CHECK_TIMEOUT_S)}s'")
     results = []
