@@ -23,10 +23,10 @@ from billing.usage.ops import UsageOp
 class PostgresSink(LedgerSink[UsageOp]):
     """`billing.stream.sink.Sink` for UsageOp. Holds are ignored: they are the balance store's business."""
 
-    def __init__(self, pool: Pool, settings: Settings) -> None:
+    def __init__(self, pool: Pool, settings: Settings, recent: RecentSessions | None = None) -> None:
         super().__init__(pool, settings, logical=USAGE_TOPIC, topic=settings.topics.usage)
         self._tariffs = settings.topics.tariffs
-        self._recent = RecentSessions()
+        self._recent = recent or RecentSessions()
 
     async def apply(self, batch: Batch[UsageOp]) -> ApplyAnswer:
         """Apply the batch in one transaction."""

@@ -18,9 +18,12 @@ from ledger_support import (
 )
 
 from billing.deadletters.letters import letters
+from billing.ledger import metrics
 from billing.ledger.dead_letters import findings
 from billing.ledger.entries import Posting, settlement_postings
 from billing.ledger.opening import open_account
+from billing.ledger.recent import RecentSessions
+from billing.ledger.sink import PostgresSink
 from billing.ledger.snapshots import positions
 from billing.ledger.terms import NewAccount, Opened
 from billing.ledger.usage import usage_of
@@ -106,6 +109,23 @@ async def test_s20_r7_a_late_differing_repeat_is_a_finding_and_the_lower_offset_
     ]
     assert found[1].detail is not None
     assert (found[1].detail["kept"]["quantity"], found[1].detail["refused"]["quantity"]) == (60, 70)
+    await ledger.verified()
+
+
+async def test_s20_r7_a_duplicate_that_nobody_remembers_is_refused_by_the_key_and_compared(ledger: Ledger) -> None:
+    one, two = names(0, 2)
+    await ledger.open(one, two)
+    ledger.sink = PostgresSink(ledger.runtime, ledger.settings, RecentSessions(1, careful_batches=1))
+    owner = await ledger.claim()
+    await ledger.settle(owner, 0, [charge(0, one, "a")])
+    await ledger.settle(owner, 1, [charge(1, two, "b")])
+    before = metrics.late_duplicates._value.get()
+    ops = [charge(2, one, "a"), charge(3, one, "a2"), charge(4, two, "b", 700_000, quantity=70), stray(5, "nobody")]
+    await ledger.settle(owner, 2, ops)
+    assert metrics.late_duplicates._value.get() == before + 1
+    assert (await ledger.used(one), await ledger.used(two)) == (1_200_000, 600_000)
+    assert [(f.session_id, f.kept_offset, f.refused_offset) async for f in findings(ledger.pool)] == [("b", 1, 4)]
+    assert await ledger.count("dead_letters") == 1
     await ledger.verified()
 
 
