@@ -48,6 +48,7 @@ class Catalogue:
         self._accounts: dict[str, AccountEntry] = {}
         self._tariffs: dict[str, tuple[Tariff, ...]] = {}  # by plan, the last to take effect first
         self._only: dict[str, Tariff] = {}  # of plans with one version of their tariff, the first
+        self._last_entry: dict[tuple[int, str], AccountEntry] = {}
         self._shared: dict[tuple[int, int, str], tuple[PlanVersion, ...]] = {}
 
     def __len__(self) -> int:
@@ -115,7 +116,7 @@ class Catalogue:
             shared = self._shared[key] = (PlanVersion(*key),)
         known = self._accounts.get(message.account)
         if known is None:
-            self._accounts[message.account] = AccountEntry(shared, message.home_partition, message.usage_position)
+            self._accounts[message.account] = self._entry(shared, message.home_partition, message.usage_position)
             return
         if (known.home_partition, known.usage_position) != (message.home_partition, message.usage_position):
             self._clash(f"account {message.account}: two places where its usage begins")
@@ -125,6 +126,15 @@ class Catalogue:
             self._accounts[message.account] = AccountEntry(plans, known.home_partition, known.usage_position)
         elif same != shared[0]:
             self._clash(f"account {message.account}: version {message.version} of its plan has two contents")
+
+    def _entry(self, plans: tuple[PlanVersion, ...], home_partition: int, usage_position: int) -> AccountEntry:
+        """One for all accounts that were opened one after the other at the same place, as an import does."""
+        last = self._last_entry.get((home_partition, plans[0].plan))
+        entry = AccountEntry(plans, home_partition, usage_position)
+        if last == entry:
+            return last
+        self._last_entry[home_partition, plans[0].plan] = entry
+        return entry
 
     def _add_tariff(self, message: TariffVersion) -> None:
         _check_rates(message)

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from schemas.catalogue import Rate, RateDirection, TariffKind, TariffVersion
 
-_MEMO_LIMIT = 4096
+_MEMO_LIMIT = 65_536
 
 
 class PrefixTable:
     """Longest-prefix match of a destination (`to`, as events carry it: "+4915…" or "short:12345").
 
-    The answer depends only on as many characters as the longest prefix has; memoised by these, so distinct
-    numbers of one destination share an entry. The memo is emptied when full: bounded whatever is dialled.
+    The answer for a number depends only on as many characters as the longest prefix has; memoised by these, so distinct
+    numbers of one destination share an entry. The memo is emptied when full: bounded whatever is dialled. Short codes
+    are few, and have their own lengths: with theirs, hardly two numbers would share an entry.
     """
 
-    __slots__ = ("_lengths", "_rates", "longest", "memo")
+    __slots__ = ("_number_lengths", "_rates", "_short_lengths", "longest", "memo")
 
     def __init__(self, rates: dict[str, Rate]) -> None:
         self._rates = rates
-        self._lengths = sorted({len(prefix) for prefix in rates}, reverse=True)
-        self.longest = self._lengths[0]
+        self._number_lengths = _lengths(prefix for prefix in rates if prefix[0] == "+")
+        self._short_lengths = _lengths(prefix for prefix in rates if prefix[0] != "+")
+        self.longest = self._number_lengths[0] if self._number_lengths else 1
         self.memo: dict[str, Rate | None] = {}
 
     def search(self, destination: str) -> Rate | None:
-        """The rate of the longest prefix of `destination`, remembered."""
+        """The rate of the longest prefix of `destination`; remembered for numbers."""
+        if destination[0] != "+":
+            return self._longest(destination, self._short_lengths)
         head = destination[: self.longest]
-        found = next((r for n in self._lengths if (r := self._rates.get(head[:n])) is not None), None)
         if len(self.memo) >= _MEMO_LIMIT:
             self.memo.clear()
-        self.memo[head] = found
+        found = self.memo[head] = self._longest(head, self._number_lengths)
         return found
+
+    def _longest(self, text: str, lengths: list[int]) -> Rate | None:
+        return next((rate for length in lengths if (rate := self._rates.get(text[:length])) is not None), None)
+
+
+def _lengths(prefixes: Iterable[str]) -> list[int]:
+    return sorted({len(prefix) for prefix in prefixes}, reverse=True)
 
 
 class Tariff:
@@ -56,7 +68,7 @@ class Tariff:
         if table is None:
             return None
         try:
-            return table.memo[destination[: table.longest]]
+            return table.memo[destination[: table.longest]]  # which begins with "+"
         except KeyError:
             return table.search(destination)
 
