@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
 import pytest
+from command_runner import billing, billing_json
 from ledger_support import Ledger, charge, make_batch, names
 
 from billing.ledger import archive as archive_module
@@ -134,3 +136,18 @@ async def test_r6_nothing_else_deletes_usage_not_even_the_owner(old: Ledger, tmp
     assert await old.count("usage_archives") == 0
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await old.runtime.execute(add, NOW_MS, sessions, amounts)
+
+
+async def test_the_commands_archive_and_check_the_files(old: Ledger, tmp_path: Path) -> None:
+    days_ms = int(time.time() * 1000) - (NOW_MS - 400 * DAY_MS)
+    words = ("ledger", "archive", "--older-than", f"{days_ms // DAY_MS}d", "--to", str(tmp_path), "--by", "ann")
+    answer = await billing_json(old.settings, *words, "--reason", "retention")
+    assert answer["sessions"] == 60 - await old.count("usage") > 0
+    found = await billing_json(old.settings, "ledger", "archives", "--check", str(tmp_path))
+    assert {each["problem"] for each in found} == {None}
+    (tmp_path / found[0]["file"]).write_bytes(b"rotten")
+    found = await billing_json(old.settings, "ledger", "archives", "--check", str(tmp_path), code=1)
+    assert found[0]["problem"] == "its SHA-256 differs"
+    code, _, err = await billing(old.settings, *words[:2], "--older-than", "30d", *words[4:], "--reason", "x")
+    assert (code, "at least 91d" in err) == (2, True)
+    assert (await billing_json(old.settings, "ledger", "verify"))["ok"]
