@@ -42,6 +42,11 @@ def environment(settings: Settings, environ: Mapping[str, str] = os.environ) -> 
     }
 
 
+def operators_environment(settings: Settings) -> dict[str, str]:
+    """The environment of an operator's command: a consumer's, and the ledger's owner, as whom it migrates."""
+    return environment(settings) | {"BILLING_POSTGRES_OWNER_DSN": settings.owner_dsn}
+
+
 class Consumer(Process):
     """`python -m consumers.<kind>`, with a health port."""
 

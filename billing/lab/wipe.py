@@ -23,7 +23,7 @@ from billing.lab.pipeline import Pipeline
 from billing.lab.poison import home_partition
 from billing.lab.population import DemoAccount
 from billing.lab.processes import Process
-from billing.lab.supervise import environment
+from billing.lab.supervise import operators_environment
 from billing.lab.waiting import WaitedTooLong, until
 from billing.lab.wire import low_signal
 
@@ -192,7 +192,9 @@ class Wipe:
     async def _billing(self, *words: str) -> None:
         """One command, as an operator would run it."""
         self._say(f"$ billing {' '.join(words)}")
-        command = Process(words[0], [str(BILLING), *words], environment(self._settings), self._logs / f"{words[0]}.log")
+        command = Process(
+            words[0], [str(BILLING), *words], operators_environment(self._settings), self._logs / f"{words[0]}.log"
+        )
         command.start()
         try:
             await until(lambda: not command.running, f"billing {words[0]}", timeout_seconds=COMMAND_SECONDS)

@@ -18,7 +18,7 @@ from billing.devstack.isolation import isolated
 from billing.devstack.services import Services
 from billing.devstack.valkey import ValkeyServer
 from billing.lab.processes import Process
-from billing.lab.supervise import environment
+from billing.lab.supervise import operators_environment
 from billing.lab.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -42,7 +42,7 @@ class OnOwnStore:
     async def billing(self, *words: str) -> None:
         """One command, as an operator would run it."""
         log = self.deployment.logs / f"{words[0]}.log"
-        command = Process(words[0], [str(BILLING), *words], environment(self.deployment.settings), log)
+        command = Process(words[0], [str(BILLING), *words], operators_environment(self.deployment.settings), log)
         command.start()
         await until(lambda: not command.running, f"billing {words[0]}", timeout_seconds=30)
         assert command.exit_code == 0, command.last_lines()
