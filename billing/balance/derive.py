@@ -20,7 +20,7 @@ from billing.balance import metrics
 from billing.balance.calls import Functions, Trouble
 from billing.balance.keys import session_key
 from billing.balance.passed import MOST_PASSED, PassedHolds, Span
-from billing.balance.records import HoldRecord, UnknownRecord, pack
+from billing.balance.records import SAFE, HoldRecord, UnknownRecord, pack
 from billing.balance.snapshot import AccountSnapshot, LedgerLagging, LedgerUnavailable, LedgerView
 from billing.stream.sink import Owner
 
@@ -151,6 +151,8 @@ class _Step:
                     return "unavailable"
                 if isinstance(answer, LedgerLagging) or answer.ledger_seq < unknown.seen:
                     return "lagging"
+                if not _fits(answer):
+                    return "overflow"
                 holds = await self.passed.of(account)
         except TimeoutError:
             return "unavailable"
@@ -177,6 +179,14 @@ class _Step:
             name, keys, self.incarnation, self.owner.epoch, self.owner.nonce, *args
         )
         return cast(str, reply[0]) if isinstance(reply, list) else reply
+
+
+def _fits(snapshot: AccountSnapshot) -> bool:
+    """Whether the store can hold the account's numbers exactly. The ledger counts further; such an account stays unknown,
+    and only that one: the function would refuse its record as a bug, which ends the process."""
+    below = snapshot.recharge_below_micros or 0
+    numbers = (snapshot.credit_micros, snapshot.used_micros, snapshot.credit_limit_micros, below, snapshot.excluded_micros)
+    return all(-SAFE < number < SAFE for number in numbers)
 
 
 def _flat(holds: Mapping[str, HoldRecord]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,3 +90,15 @@ async def test_a_refusal_of_the_store_ends_the_round(bench: Bench) -> None:
     bench.ledger, bench.answer = [SNAPSHOT], Fenced()
     assert await bench.tend(10) == Fenced()
     assert len(bench.calls) == 1
+
+
+async def test_s13_an_account_that_the_store_cannot_hold_stays_unknown_and_stops_nobody(bench: Bench) -> None:
+    bench.ledger = [replace(SNAPSHOT, used_micros=2**53)]
+    assert await bench.tend(10) is None
+    assert bench.calls == []  # the function would refuse it as a bug, which ends the process
+    await bench.tend(10)
+    assert len(bench.asked) == 1
+    bench.now_s += BACKOFF_S
+    bench.ledger = [replace(SNAPSHOT, used_micros=2**53 - 1)]
+    await bench.tend(10)
+    assert bench.calls[-1][0] == "derive"
