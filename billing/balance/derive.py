@@ -181,11 +181,11 @@ class _Step:
         return cast(str, reply[0]) if isinstance(reply, list) else reply
 
 
-def _fits(snapshot: AccountSnapshot) -> bool:
-    """Whether the store can hold the account's numbers exactly. The ledger counts further; such an account stays unknown,
-    and only that one: the function would refuse its record as a bug, which ends the process."""
-    below = snapshot.recharge_below_micros or 0
-    numbers = (snapshot.credit_micros, snapshot.used_micros, snapshot.credit_limit_micros, below, snapshot.excluded_micros)
+def _fits(found: AccountSnapshot) -> bool:
+    """Whether the store can hold the account's numbers exactly. The ledger counts further; such an account stays
+    unknown, and only that one: the function would refuse its record as a bug, which ends the process."""
+    below = found.recharge_below_micros or 0
+    numbers = (found.credit_micros, found.used_micros, found.credit_limit_micros, below, found.excluded_micros)
     return all(-SAFE < number < SAFE for number in numbers)
 
 
