@@ -47,7 +47,7 @@ class Known:
 @dataclass(frozen=True, slots=True)
 class Unknown:
     """Why there is no balance: empty, rebuilding, torn, lost, halted, deriving, correcting, gap, overflow, currency,
-    incarnation, timeline, version, functions missing, unavailable."""
+    unreadable, incarnation, timeline, version, functions missing, unavailable."""
 
     reason: str
     detail: str = ""

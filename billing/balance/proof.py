@@ -154,8 +154,11 @@ def _seen(reply: list[Any], server: Mapping[str, Any], replication: Mapping[str,
     if reply[0] != b"proven":
         return _refusal(reply[0].decode(), reply[1])
     _, packed, status, epoch, nonce, marker = reply
+    record = AccountRecord.read(packed)
+    if record is None:
+        return ProofRefused(ProofRefusal.UNKNOWN, "unreadable")
     return _Seen(
-        record=AccountRecord.unpack(packed),
+        record=record,
         usage_position=int(status[0]),
         entries_position=int(status[2]),
         log_time_ms=int(status[4]),

@@ -161,8 +161,10 @@ class BalanceReader:
             return Unknown("timeline", f"the store has {timeline}, the ledger {self._timeline}")
         return incarnation, [reply[0], *reply[2:]]
 
-    def _known(self, account: str, incarnation: str, packed: bytes, status: Reply) -> Known:
-        record = AccountRecord.unpack(packed)
+    def _known(self, account: str, incarnation: str, packed: bytes, status: Reply) -> Known | Unknown:
+        record = AccountRecord.read(packed)
+        if record is None:
+            return Unknown("unreadable", "not a record of this build; `billing rebuild` replaces it")
         return Known(
             account=account,
             currency=record.currency,

@@ -80,6 +80,26 @@ async def test_r1_a_server_that_restarts_empty_is_uninitialised(private_valkey: 
         assert await store.reader.read_balance("a1") == Unknown("functions missing")
 
 
+async def test_s46_a_record_that_another_hand_wrote_is_unknown_and_hides_no_other(
+    private_valkey: Callable[..., Any],
+) -> None:
+    async with _store(private_valkey().url) as store:
+        assert await store.sink.apply(entries(OWNER, 1, [opened("a2")])) == Applied(2)
+        incarnation = await store.functions.incarnation(PARTITION)
+        assert isinstance(incarnation, str)
+        accounts = store.functions.keys.all(PARTITION, incarnation)[2]
+        whole = await store.client.hget(accounts, "a1")
+        not_a_number = whole[:3] + b"\xff" * 8 + whole[11:]
+        for written in (b"junk", whole + b"x", b"\xff" * len(whole), not_a_number):
+            await store.client.hset(accounts, "a1", written)
+            found = await store.reader.read_many(PARTITION, ["a1", "a2"])
+            assert isinstance(found, dict)
+            assert isinstance(found["a1"], Unknown), written
+            assert found["a1"].reason == "unreadable"
+            assert isinstance(found["a2"], Known)
+            assert await store.reader.read_balance("a1") == found["a1"]
+
+
 async def test_s10_a_truncated_aof_takes_balance_and_position_back_together(
     private_valkey: Callable[..., Any],
 ) -> None:
@@ -143,5 +163,3 @@ async def _claim(store: Store) -> Claimed:
                 return answer
             assert isinstance(answer, Unavailable), answer
             await asyncio.sleep(0.05)
-
-
