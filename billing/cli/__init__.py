@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from billing.cli.errors import explain
+from billing.cli.errors import explain as in_one_line  # `explain` here is a module once that command is imported
 from billing.settings import SettingError
 
 # name -> (module, attribute, help); modules are imported only when used, so that the command starts quickly
@@ -83,7 +83,7 @@ def main() -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = 130
     except Exception as error:
-        line = explain(error)
+        line = in_one_line(error)
         if line is None:
             raise
         click.echo(f"billing: {line}", err=True)
