@@ -18,10 +18,12 @@ from billing.ledger.database import Connection
 from billing.ledger.queries import query
 
 GRANTS: Mapping[str, str] = {
-    "ledger_meta": "select, update",  # a new timeline after a restore
+    "ledger_meta": "select, update (timeline, catalogue)",  # a new timeline after a restore
     "catalogue_clock": "select, update",
     "positions": "select, update",
-    "accounts": "select, insert, update",
+    # its terms; never its currency, nor where in the log it is
+    "accounts": "select, insert, update (plan, credit_limit_micros, recharge_below_micros, recharge_by_micros,"
+    " daily_cap_micros, customer, payment_method, status)",
     # the money itself is moved by postings alone
     "balances": "select, insert, update (excluded_micros, ledger_seq)",
     "outbox": "select, insert, delete",

@@ -98,6 +98,15 @@ async def test_r6_the_runtime_role_cannot_step_round_the_triggers(books: Ledger)
             await books.runtime.execute(statement)
 
 
+@pytest.mark.parametrize("column", ["id", "currency", "home_partition", "usage_position", "opened_at"])
+async def test_r6_the_runtime_role_changes_only_the_terms_of_an_account(books: Ledger, column: str) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await books.runtime.execute(f"update accounts set {column} = {column}")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await books.runtime.execute("update ledger_meta set partitions = partitions")
+    await books.runtime.execute("update accounts set status = status, plan = plan")
+
+
 async def test_r6_a_temporary_table_deceives_no_trigger(books: Ledger) -> None:
     async with books.runtime.acquire() as connection:
         await connection.execute(
