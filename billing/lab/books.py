@@ -66,7 +66,14 @@ class Books:
 
     async def inflight_positions(self) -> dict[int, int]:
         """Partition to the next offset of usage that Redis will take; 0 before the first."""
-        asked = {partition: (keys["pos"], "usage_offset") for partition, keys in (await self._data_keys()).items()}
+        return await self._store_positions("usage_offset")
+
+    async def entries_positions(self) -> dict[int, int]:
+        """The same of the ledger's entries."""
+        return await self._store_positions("entries_offset")
+
+    async def _store_positions(self, field: str) -> dict[int, int]:
+        asked = {partition: (keys["pos"], field) for partition, keys in (await self._data_keys()).items()}
         offsets = await self._fields(asked)
         return {partition: int(offsets.get(partition) or 0) for partition in range(self._partitions)}
 

@@ -72,7 +72,9 @@ class Pipeline:
 
     async def usage_ends(self) -> dict[int, int]:
         """Partition to the end of usage.events now."""
-        topic = self.settings.topics.usage
+        return await self._ends(self.settings.topics.usage)
+
+    async def _ends(self, topic: str) -> dict[int, int]:
         ends = await self.log.ends([(topic, partition) for partition in range(self.settings.partitions)])
         return {partition: end for (_, partition), end in ends.items()}
 
@@ -97,13 +99,14 @@ class Pipeline:
         return {}
 
     async def until_applied(self, ends: Mapping[int, int], *, most_seconds: float = MOST_SECONDS) -> None:
-        """Wait until both books have taken in the log up to `ends`, as long as they come nearer. Raises
-        WaitedTooLong, ConsumerFailed."""
+        """Wait until both books have taken in the log up to `ends`, and Redis the ledger's entries that are published
+        now, as long as they come nearer. Raises WaitedTooLong, ConsumerFailed."""
         deadline = time.monotonic() + most_seconds
         best, moved = 0, time.monotonic()
+        entries = await self._ends(self.settings.topics.entries)
         while True:
             self.supervisor.check()
-            reached, wanted = await self._reached(ends)
+            reached, wanted = await self._reached(ends, entries)
             if reached == wanted:
                 return
             now = time.monotonic()
@@ -113,13 +116,17 @@ class Pipeline:
                 raise WaitedTooLong(f"both books are {wanted - reached:,} records short of the log's end")
             await asyncio.sleep(0.1)
 
-    async def _reached(self, ends: Mapping[int, int]) -> tuple[int, int]:
-        wanted = 2 * sum(ends.values())
+    async def _reached(self, ends: Mapping[int, int], entries: Mapping[int, int]) -> tuple[int, int]:
+        wanted = 2 * sum(ends.values()) + sum(entries.values())
         try:
-            books = [await self.books.inflight_positions(), await self.books.postflight_positions()]
+            books = [
+                (ends, await self.books.inflight_positions()),
+                (ends, await self.books.postflight_positions()),
+                (entries, await self.books.entries_positions()),  # which may stand back, after a failover, for a second
+            ]
         except AWAY:
             return 0, wanted
-        return sum(min(end, book.get(p, 0)) for book in books for p, end in ends.items()), wanted
+        return sum(min(end, book.get(p, 0)) for logged, book in books for p, end in logged.items()), wanted
 
     async def compare(
         self,
