@@ -112,12 +112,13 @@ async def begin_rebuild(functions: Functions, partition: int, incarnation: int) 
 
 
 async def write_accounts(
-    functions: Functions, rebuild: Rebuild, records: Mapping[str, AccountRecord]
+    functions: Functions, rebuild: Rebuild, records: Mapping[str, AccountRecord], usage_offset: int = 0
 ) -> Done | Trouble:
-    """Account records, with `held` the sum of the holds that are written. Repeating a write is harmless."""
+    """Account records as of `usage_offset`, with `held` the sum of the holds that are written. One that the store
+    cannot hold exactly (R10) will be Unknown(overflow). Repeating a write is harmless."""
     for chunk in _chunks(records.items()):
         flat = [part for account, record in chunk for part in (account, record.pack())]
-        answer = await _fill(functions, rebuild, "accounts", flat)
+        answer = await _fill(functions, rebuild, "accounts", flat, usage_offset)
         if not isinstance(answer, Done):
             return answer
     return Done()
@@ -166,10 +167,10 @@ async def finish_rebuild(
 
 
 async def _fill(
-    functions: Functions, rebuild: Rebuild, what: str, flat: list[Any], generation: int = 0
+    functions: Functions, rebuild: Rebuild, what: str, flat: list[Any], number: int = 0
 ) -> Done | Trouble:
     keys = functions.keys.all(rebuild.partition, str(rebuild.incarnation))
-    args = (rebuild.owner.epoch, rebuild.owner.nonce, what, generation, *flat)
+    args = (rebuild.owner.epoch, rebuild.owner.nonce, what, number, *flat)
     reply = await functions.call("fill", keys, str(rebuild.incarnation), *args)
     return Done() if isinstance(reply, list) else reply
 

@@ -42,16 +42,17 @@ class Filling:
             raise _unexpected(partition, answer)
         self._begun[partition] = answer
 
-    async def accounts(self, partition: int, records: Mapping[str, AccountRecord]) -> None:
-        """Write account records."""
-        await self._done(partition, partial(admin.write_accounts, self._functions, self._begun[partition], records))
+    async def accounts(self, partition: int, records: Mapping[str, AccountRecord], usage_offset: int) -> None:
+        """Write account records as of a position in the usage log."""
+        begun = self._begun[partition]
+        await self._done(partition, partial(admin.write_accounts, self._functions, begun, records, usage_offset))
 
     async def settled(self, partition: int, sessions: Sequence[Session], log_time_ms: int) -> None:
         """Remember sessions settled in the dedupe generation of `log_time_ms`."""
         begun = self._begun[partition]
         await self._done(partition, partial(admin.write_settled, self._functions, begun, sessions, log_time_ms))
 
-    async def holds(self, partition: int, holds: Mapping[Session, HoldRecord]) -> None:
+    async def holds(self, partition: int, holds: Mapping[Session, HoldRecord], usage_offset: int) -> None:
         """Write open holds, all of the partition's, and their sums into the accounts' records."""
         begun = self._begun[partition]
         await self._done(partition, partial(admin.write_holds, self._functions, begun, holds))
@@ -62,7 +63,7 @@ class Filling:
             records = await self._written(partition, accounts)
             for account, record in records.items():
                 record.held = held[account]
-            await self.accounts(partition, records)
+            await self.accounts(partition, records, usage_offset)
 
     async def finish(self, partition: int, timeline: str, positions: Positions) -> None:
         """Put the new incarnation of the partition into force."""

@@ -121,8 +121,9 @@ class _Work:
         """Accounts as of the snapshot, without holds. Returns how many."""
         written, stage = 0, Stage(self.progress, "accounts", await self.ledger.account_count())
         for partition in self._partitions:
+            offset = snapshot.positions[partition].position.offset
             async for page in snapshot.accounts(partition):
-                await self.filling.accounts(partition, {account: found.record(0) for account, found in page})
+                await self.filling.accounts(partition, {account: found.record(0) for account, found in page}, offset)
                 written += len(page)
                 stage.at(written)
         stage.end()
@@ -163,7 +164,7 @@ class _Work:
                 advanced,
             )
             holds = await self._not_settled(end, found)
-            await self.filling.holds(partition, holds)
+            await self.filling.holds(partition, holds, end)
             written += len(holds)
             done += lengths[partition]
             stage.at(done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from balance_harness import (
     PARTITION,
@@ -124,6 +125,18 @@ async def test_a_rebuild_fences_then_replaces_and_removes_the_old_keys(store: St
     assert isinstance(known, Known)
     assert (known.used_micros, known.held_micros, known.incarnation) == (1_000, 600, "2")
     assert len(await scan(store)) == 2_000
+    store._incarnations = iter(range(2, 3))  # type: ignore[assignment]  # let the fixture remove incarnation 2
+
+
+async def test_r1_r10_a_rebuild_leaves_an_account_unknown_that_the_store_cannot_hold_exactly(store: Store) -> None:
+    rebuild = await admin.begin_rebuild(store.functions, PARTITION, 2)
+    assert isinstance(rebuild, admin.Rebuild)
+    records = {"big": msgspec.structs.replace(RECORD, used=2**53 + 1), "small": RECORD}
+    assert await admin.write_accounts(store.functions, rebuild, records, 5) == admin.Done()
+    positions = admin.Positions(Position(5, "4:x"), Position(2, "1:y"), START_MS)
+    assert await admin.finish_rebuild(store.functions, rebuild, "t2", positions) == admin.Done()
+    assert isinstance(await store.reader.read_balance("small"), Known)
+    assert await store.reader.read_balance("big") == Unknown("overflow")
     store._incarnations = iter(range(2, 3))  # type: ignore[assignment]  # let the fixture remove incarnation 2
 
 

@@ -81,31 +81,46 @@ local function building(keys, args)
   end
 end
 
+-- Whether all amounts are held exactly (R10); a threshold may be missing.
+local function exact(record)
+  for member = CREDIT, LAST do
+    if member ~= BELOW and not within(record[member]) then
+      return false
+    end
+  end
+  return true
+end
+
 -- Their conditions hold from the start and are told by the first repeats: nothing is published of a store in the making.
-local function fill_accounts(keys, list)
-  local alert, calm = {}, {}
+local function fill_accounts(keys, list, usage_offset)
+  local alert, calm, unknown = {}, {}, {}
   for i = 1, #list, 2 do
     local record = unpack_account(list[i + 1])
     record[FLAGS] = conditions(record)
     list[i + 1] = pack_account(record)
+    if not exact(record) then
+      unknown[#unknown + 1] = list[i]
+      unknown[#unknown + 1] = cmsgpack.pack({'overflow', usage_offset, record[SEQ], usage_offset})
+    end
     local names = record[FLAGS] > 0 and alert or calm
     names[#names + 1] = list[i]
   end
   write_all('SADD', keys[ALERT], alert)
   write_all('SREM', keys[ALERT], calm)
+  write_all('HSET', keys[DERIVING], unknown)
   write_all('HSET', keys[ACCT], list)
 end
 
 -- Write one chunk; the same chunk twice is harmless. `what` is 'accounts' (pairs), 'holds' (session, packed hold,
 -- lease end) or 'settled' (sessions, with their dedupe generation).
-local function fill(keys, args) -- ARGV goes on: what, dedupe generation, the list
+local function fill(keys, args) -- ARGV goes on: what, usage offset or dedupe generation, the list
   local refusal = building(keys, args)
   if refusal then
     return refusal
   end
   local list = {unpack(args, 9)}
   if args[7] == 'accounts' then
-    fill_accounts(keys, list)
+    fill_accounts(keys, list, tonumber(args[8]))
   elseif args[7] == 'settled' then
     write_all('SADD', keys[DONE + tonumber(args[8]) % 3], list)
   else
