@@ -16,12 +16,13 @@ from redis.exceptions import RedisError
 
 from billing.admission.balances import Balances, RemembersIncarnations
 from billing.admission.catalogue import KeptCatalogue
-from billing.admission.http import CannotListen, serving
+from billing.admission.http import serving
 from billing.admission.identity import KnownIdentity
 from billing.admission.service import Admission
 from billing.admission.settings import AdmissionSettings
 from billing.balance.client import Client, UnsupportedServer, check_server, open_client
 from billing.ledger.database import open_pool
+from billing.listening import CannotListen
 from billing.process import Process, Refusal, run_process
 from billing.settings import SettingError
 from billing.stream.kafka_reader import LogReader

@@ -12,6 +12,7 @@ import sys
 import structlog
 
 from billing.ledger.database import open_pool
+from billing.listening import CannotListen
 from billing.process import Process, Refusal, run_process
 from billing.recharge.counted_gateway import CountedGateway
 from billing.recharge.payments import PaymentSweep
@@ -19,7 +20,7 @@ from billing.recharge.store import RechargeStore
 from billing.recharge.stripe_gateway import StripeGateway
 from billing.settings import SettingError
 from billing.stream.backoff import SystemClock
-from billing.webhooks.http import CannotListen, Endpoint, serving
+from billing.webhooks.http import Endpoint, serving
 from billing.webhooks.notices import Notices
 from billing.webhooks.settings import WebhookSettings
 from billing.webhooks.taken_back import StripeGoneBack

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 
 import msgspec
@@ -14,6 +14,7 @@ from billing.admission import metrics
 from billing.admission.decide import UnknownAccount
 from billing.admission.request import Malformed, parse_account, parse_query
 from billing.admission.service import Admission
+from billing.listening import listening
 from schemas.admission import Problem
 from schemas.openapi import AUTHORIZE_PATH, document
 
@@ -25,10 +26,6 @@ _encode = msgspec.json.Encoder().encode
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _FRESH = {"Cache-Control": "no-store"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class CannotListen(Exception):
-    """The address is in use, or none of this machine; one line."""
 
 
 def application(admission: Admission) -> web.Application:
@@ -57,20 +54,9 @@ def application(admission: Admission) -> web.Application:
     return app
 
 
-@asynccontextmanager
-async def serving(admission: Admission, host: str, port: int) -> AsyncIterator[int]:
-    """Listen, and answer the port; at the end, requests in hand are answered first. Raises CannotListen."""
-    runner = web.AppRunner(application(admission), access_log=None, shutdown_timeout=SHUTDOWN_S)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host, port, backlog=BACKLOG)
-        try:
-            await site.start()
-        except OSError as error:
-            raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}") from error
-        yield int(runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
+def serving(admission: Admission, host: str, port: int) -> AbstractAsyncContextManager[int]:
+    """Listen, and answer the port; see `listening`. Raises CannotListen."""
+    return listening(application(admission), host, port, shutdown_s=SHUTDOWN_S, backlog=BACKLOG)
 
 
 def _parameters(request: web.Request) -> dict[str, list[str]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import structlog
 from aiohttp import web
 
 from billing.ledger.trouble import Trouble, describe, trouble_of
+from billing.listening import listening
 from billing.webhooks import metrics
 from billing.webhooks.notices import Notices
 from billing.webhooks.signed import read_notice
@@ -82,21 +83,6 @@ def _answer(status: int, outcome: str) -> web.Response:
     return web.json_response({"outcome": outcome}, status=status, headers=_AGAIN if status == 503 else None)
 
 
-class CannotListen(Exception):
-    """The address is in use, or none of this machine; one line."""
-
-
-@asynccontextmanager
-async def serving(endpoint: Endpoint, host: str, port: int) -> AsyncIterator[int]:
-    """Listen, and answer the port; at the end, requests in hand are answered first. Raises CannotListen."""
-    runner = web.AppRunner(endpoint.application(), access_log=None, shutdown_timeout=SHUTDOWN_S)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}") from error
-        yield int(runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
+def serving(endpoint: Endpoint, host: str, port: int) -> AbstractAsyncContextManager[int]:
+    """Listen, and answer the port; see `listening`. Raises CannotListen."""
+    return listening(endpoint.application(), host, port, shutdown_s=SHUTDOWN_S)
