@@ -55,6 +55,16 @@ local function whole(x, low)
   return type(x) == 'number' and x >= low and x < SAFE and x % 1 == 0
 end
 
+-- Whether a record's amounts, sequence and offset are whole numbers within 2^53 (R10); a threshold may be missing.
+local function whole_account(record)
+  for member = CREDIT, LAST do
+    if member ~= BELOW and not whole(record[member], 1 - SAFE) then
+      return false
+    end
+  end
+  return true
+end
+
 -- A read of many fields, in as many commands as needed.
 local function read_all(command, key, fields)
   local n = #fields

@@ -180,10 +180,8 @@ local function derive(keys, args)
   local packed = redis.call('HGET', keys[DERIVING], args[7])
   local unknown = packed and cmsgpack.unpack(packed)
   local record = unpack_account(args[10])
-  for member = CREDIT, LAST do
-    if member ~= BELOW and not whole(record[member], 1 - SAFE) then
-      return {'refused', 'malformed snapshot'}
-    end
+  if not whole_account(record) then
+    return {'refused', 'malformed snapshot'}
   end
   if args[9] ~= state.timeline then
     return {'timeline'}

@@ -81,16 +81,6 @@ local function building(keys, args)
   end
 end
 
--- Whether all amounts are held exactly (R10); a threshold may be missing.
-local function exact(record)
-  for member = CREDIT, LAST do
-    if member ~= BELOW and not within(record[member]) then
-      return false
-    end
-  end
-  return true
-end
-
 -- Their conditions hold from the start and are told by the first repeats: nothing is published of a store in the making.
 local function fill_accounts(keys, list, usage_offset)
   local alert, calm, unknown = {}, {}, {}
@@ -98,7 +88,7 @@ local function fill_accounts(keys, list, usage_offset)
     local record = unpack_account(list[i + 1])
     record[FLAGS] = conditions(record)
     list[i + 1] = pack_account(record)
-    if not exact(record) then
+    if not whole_account(record) then
       unknown[#unknown + 1] = list[i]
       unknown[#unknown + 1] = cmsgpack.pack({'overflow', usage_offset, record[SEQ], usage_offset})
     end
