@@ -10,12 +10,11 @@ from uuid import uuid4
 
 from billing.balance.calls import Functions, Trouble
 from billing.balance.client import primaries
-from billing.balance.keys import session_key
 from billing.balance.library import source
 from billing.balance.records import AccountRecord, HoldRecord
 from billing.stream.record import Position
 from billing.stream.sink import Owner, ReadOnly, Unavailable, Uninitialised
-from billing.usage.ops import SessionKind
+from billing.usage.ops import SessionKind, session_key
 
 CHUNK = 300  # records of one call
 

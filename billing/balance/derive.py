@@ -18,11 +18,11 @@ import structlog
 
 from billing.balance import metrics
 from billing.balance.calls import Functions, Trouble
-from billing.balance.keys import session_key
 from billing.balance.passed import MOST_PASSED, PassedHolds, Span
 from billing.balance.records import SAFE, HoldRecord, UnknownRecord, pack
 from billing.balance.snapshot import AccountSnapshot, LedgerLagging, LedgerUnavailable, LedgerView
 from billing.stream.sink import Owner
+from billing.usage.ops import session_key
 
 log = structlog.get_logger(__name__)
 

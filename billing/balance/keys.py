@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from billing.usage.ops import SessionKind
+from billing.usage.ops import LETTERS, SessionKind
 
 GENERATION_MS = 6 * 3_600_000
 """Length of a dedupe generation in log time: a settled session is remembered for two to three of them."""
@@ -39,16 +39,10 @@ class KeySpace:
         return [self.meta(partition), *self.data(partition, incarnation)]
 
 
-_LETTERS = {"call": "c", "message": "m", "item": "i"}
-_KINDS: dict[str, SessionKind] = {"c": "call", "m": "message", "i": "item"}
-
-
-def session_key(kind: SessionKind, account: str, session: str) -> str:
-    """Identity of a session within a partition, for example "c/acct-1/CA42" (ids have no slash)."""
-    return f"{_LETTERS[kind]}/{account}/{session}"
+_KINDS: dict[str, SessionKind] = {letter: kind for kind, letter in LETTERS.items()}
 
 
 def split_session_key(key: str) -> tuple[SessionKind, str, str]:
-    """(kind, account, session) of a session key."""
+    """(kind, account, session) of a session key (`billing.usage.ops.session_key`)."""
     letter, account, session = key.split("/")
     return _KINDS[letter], account, session

@@ -11,7 +11,7 @@ from copy import copy
 from dataclasses import dataclass, field
 
 from billing.balance.codec import BalanceOp
-from billing.balance.keys import session_key, split_session_key
+from billing.balance.keys import split_session_key
 from billing.balance.model_entries import EntryWork
 from billing.balance.model_signals import Outbox
 from billing.balance.model_usage import UsageWork
@@ -32,7 +32,7 @@ from billing.stream.sink import (
     Halted,
     Owner,
 )
-from billing.usage.ops import SessionKind
+from billing.usage.ops import SessionKind, session_key
 
 STRAYS = 10_000
 BACKLOG = 100_000

@@ -7,9 +7,8 @@ from copy import copy
 from typing import Literal
 
 from billing.balance.codec import BalanceOp
-from billing.balance.keys import session_key
 from billing.balance.records import SAFE, AccountRecord, HoldRecord, UnknownRecord
-from billing.usage.ops import Charge, Hold, Stray
+from billing.usage.ops import Charge, Hold, Stray, session_key
 
 
 class UsageWork:

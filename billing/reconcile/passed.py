@@ -7,14 +7,13 @@ from contextlib import aclosing
 
 import structlog
 
-from billing.balance.keys import session_key
 from billing.balance.passed import Span
 from billing.balance.records import HoldRecord
 from billing.reconcile.holds import OpenHolds
 from billing.stream.kafka_reader import LogReader
 from billing.stream.log import LogAway, OutOfRange
 from billing.usage.classify import Classifier, NeedsHorizon
-from billing.usage.ops import Stray
+from billing.usage.ops import Stray, session_key
 
 log = structlog.get_logger(__name__)
 

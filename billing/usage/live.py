@@ -14,7 +14,7 @@ from billing.rating.tariff import Tariff
 from billing.stream.record import Record
 from billing.usage.amounts import AMOUNTS
 from billing.usage.classify import VerdictOf
-from billing.usage.ops import CALL_LEASE_MS, MESSAGE_LEASE_MS, Charge, DeadLetter, Hold, SessionKind
+from billing.usage.ops import CALL_LEASE_MS, LETTERS, MESSAGE_LEASE_MS, Charge, DeadLetter, Hold, session_key
 from billing.usage.priced import no_price, out_of_range
 from schemas.usage import (
     CallCompletedEvent,
@@ -31,15 +31,16 @@ LiveOp: TypeAlias = tuple[int, int, str, str, int, str, int, int]
 the currency is "" for a hold, the last two are 0 for a charge."""
 
 HOLD, CHARGE = 1, 2
-LETTERS: dict[SessionKind, str] = {"call": "c", "message": "m", "item": "i"}
-"""How a session key begins; then the account and the session id follow, parted by slashes (ids have none)."""
-
 _HOLDS: dict[type, tuple[str, int]] = {
-    CallStartedEvent: ("c", CALL_LEASE_MS),
-    CallProgressedEvent: ("c", CALL_LEASE_MS),
-    MessageAcceptedEvent: ("m", MESSAGE_LEASE_MS),
+    CallStartedEvent: (LETTERS["call"], CALL_LEASE_MS),
+    CallProgressedEvent: (LETTERS["call"], CALL_LEASE_MS),
+    MessageAcceptedEvent: (LETTERS["message"], MESSAGE_LEASE_MS),
 }
-_CHARGES: dict[type, str] = {CallCompletedEvent: "c", MessageCompletedEvent: "m", ItemCompletedEvent: "i"}
+_CHARGES: dict[type, str] = {
+    CallCompletedEvent: LETTERS["call"],
+    MessageCompletedEvent: LETTERS["message"],
+    ItemCompletedEvent: LETTERS["item"],
+}
 
 
 def price_live(record: Record, event: UsageEvent, tariff: Tariff, _: datetime) -> LiveOp | DeadLetter:
@@ -69,7 +70,7 @@ class LiveClassifier(VerdictOf[LiveOp]):
 
 def live(op: Hold | Charge) -> LiveOp:
     """What the store is asked for an operation of the other kind (rebuild, tests)."""
-    session = f"{LETTERS[op.kind]}/{op.account}/{op.session}"
+    session = session_key(op.kind, op.account, op.session)
     if isinstance(op, Charge):
         return CHARGE, op.offset, op.account, session, op.amount_micros, op.currency, 0, 0
     return HOLD, op.offset, op.account, session, op.amount_micros, "", op.elapsed, op.log_time_ms + op.lease_ms

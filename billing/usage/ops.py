@@ -15,6 +15,14 @@ Direction: TypeAlias = Literal["inbound", "outbound", ""]
 CALL_LEASE_MS = 180_000
 MESSAGE_LEASE_MS = 4 * 3_600_000
 
+LETTERS: dict[SessionKind, str] = {"call": "c", "message": "m", "item": "i"}
+"""How a session key begins; then the account and the session id follow, parted by slashes (ids have none)."""
+
+
+def session_key(kind: SessionKind, account: str, session: str) -> str:
+    """Identity of a session within a partition, for example "c/acct-1/CA42"."""
+    return f"{LETTERS[kind]}/{account}/{session}"
+
 
 class Hold(msgspec.Struct, frozen=True, gc=False):
     """Place or extend a hold (`started`, `progressed`, `accepted`). Replaces the session's hold only when

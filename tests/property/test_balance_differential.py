@@ -30,14 +30,13 @@ from balance_harness import (
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from billing.balance.keys import session_key
 from billing.balance.model import PartitionModel
 from billing.balance.records import HoldRecord
 from billing.balance.signals import KINDS as KINDS_OF_SIGNAL
 from billing.balance.snapshot import AccountSnapshot
 from billing.balance.store import EXPIRIES_PER_CALL, RedisSink
 from billing.stream.sink import Applied, Fenced, Owner, Tended, Unavailable, Uninitialised
-from billing.usage.ops import Stray
+from billing.usage.ops import Stray, session_key
 from schemas.ledger import AccountChanged, DebitsAcknowledged, ViewCorrected
 
 FEW = 150

@@ -8,12 +8,11 @@ from balance_harness import START_MS, TIMELINE, TOPICS, charge, hold, opened
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.balance.keys import session_key
 from billing.balance.model import PartitionModel
 from billing.reconcile.holds import OpenHolds
 from billing.stream.record import Position
 from billing.stream.sink import Applied, Batch, Claimed
-from billing.usage.ops import Charge, Hold
+from billing.usage.ops import Charge, Hold, session_key
 
 DAY_MS = 86_400_000
 SESSIONS = [(account, session) for account in ("a", "b") for session in ("s1", "s2")]

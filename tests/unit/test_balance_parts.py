@@ -23,11 +23,12 @@ from billing.balance.client import UnsupportedServer, check_server
 from billing.balance.codec import BadOperation, pack_entries, pack_usage
 from billing.balance.entries import EntriesInterpreter, Malformed
 from billing.balance.errors import answer_for
-from billing.balance.keys import KeySpace, session_key, split_session_key
+from billing.balance.keys import KeySpace, split_session_key
 from billing.balance.library import FUNCTION_VERSION, LIBRARY, source
 from billing.balance.records import AccountRecord, HoldRecord
 from billing.stream.record import StoredRecord
 from billing.stream.sink import ReadOnly, Unavailable, Uninitialised
+from billing.usage.ops import session_key
 from schemas.ledger import LedgerEntry, encode_entry
 
 
