@@ -88,6 +88,14 @@ class Books:
         asked = {name: (data[partition]["acct"], name) for name, partition in home.items() if partition in data}
         return {a: AccountRecord.unpack(packed) for a, packed in (await self._fields(asked)).items() if packed}
 
+    async def deriving(self) -> int:
+        """How many accounts are unknown in Redis until they are derived; those beyond its numbers are not among them."""
+        waiting = 0
+        for keys in (await self._data_keys()).values():
+            reasons = [UnknownRecord.unpack(packed).reason for packed in (await self._hash(keys["deriving"])).values()]
+            waiting += sum(reason != "overflow" for reason in reasons)
+        return waiting
+
     async def read_store(self) -> Store:
         """All of Redis; consistent only while nothing is being applied."""
         store = Store({}, {}, {})

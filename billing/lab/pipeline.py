@@ -32,6 +32,7 @@ from billing.stream.log import LogAway
 
 PATIENCE_SECONDS = 60.0  # without any progress
 MOST_SECONDS = 600.0
+DERIVING_SECONDS = 30.0
 
 AWAY = (LogAway, RedisError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 """What a server that is away for the moment raises."""
@@ -100,7 +101,8 @@ class Pipeline:
 
     async def until_applied(self, ends: Mapping[int, int], *, most_seconds: float = MOST_SECONDS) -> None:
         """Wait until both books have taken in the log up to `ends`, and Redis the ledger's entries that are published
-        now, as long as they come nearer. Raises WaitedTooLong, ConsumerFailed."""
+        now, as long as they come nearer; then until the accounts that Redis is deriving are derived, for at most
+        DERIVING_SECONDS. Raises WaitedTooLong, ConsumerFailed."""
         deadline = time.monotonic() + most_seconds
         best, moved = 0, time.monotonic()
         entries = await self._ends(self.settings.topics.entries)
@@ -108,12 +110,23 @@ class Pipeline:
             self.supervisor.check()
             reached, wanted = await self._reached(ends, entries)
             if reached == wanted:
-                return
+                return await self._until_derived()
             now = time.monotonic()
             if reached > best:
                 best, moved = reached, now
             if now > deadline or now > moved + PATIENCE_SECONDS:
                 raise WaitedTooLong(f"both books are {wanted - reached:,} records short of the log's end")
+            await asyncio.sleep(0.1)
+
+    async def _until_derived(self) -> None:
+        """An account whose ledger was away lately is tried again after ten seconds; what then still is unknown is for
+        the comparison to tell."""
+        deadline = time.monotonic() + DERIVING_SECONDS
+        while time.monotonic() < deadline:
+            self.supervisor.check()
+            with suppress(*AWAY):
+                if await self.books.deriving() == 0:
+                    return
             await asyncio.sleep(0.1)
 
     async def _reached(self, ends: Mapping[int, int], entries: Mapping[int, int]) -> tuple[int, int]:
