@@ -89,7 +89,7 @@ class Books:
         return {a: AccountRecord.unpack(packed) for a, packed in (await self._fields(asked)).items() if packed}
 
     async def deriving(self) -> int:
-        """How many accounts are unknown in Redis until they are derived; those beyond its numbers are not among them."""
+        """How many accounts are unknown in Redis until they are derived; those beyond its numbers are not counted."""
         waiting = 0
         for keys in (await self._data_keys()).values():
             reasons = [UnknownRecord.unpack(packed).reason for packed in (await self._hash(keys["deriving"])).values()]
