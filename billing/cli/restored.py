@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import asyncpg
 import click
 
 from billing.cli.common import (
@@ -46,7 +47,8 @@ def restored(again: bool, by: str, reason: str, as_json: bool) -> None:
 
     Begins a new timeline, puts back from the log what the ledger forgot (tariffs, accounts, plans), and records a
     finding for each forgotten credit or correction. Then: `billing findings resolve ID --book` for those, start
-    post-flight and relay, `billing rebuild`, and `billing recharge reconciled`; nobody is charged until then.
+    post-flight and relay, `billing rebuild`, and `billing recharge reconciled`; nobody is charged until then. The new
+    timeline is begun as BILLING_POSTGRES_OWNER_DSN.
     """
     _attributed(by, reason)
 
@@ -57,11 +59,14 @@ def restored(again: bool, by: str, reason: str, as_json: bool) -> None:
             if again:
                 done = await present_timeline(pool)
             else:
-                done = await begin_timeline(pool, author=by, reason=reason)
+                async with ledger(replace(settings, postgres_dsn=settings.owner_dsn)) as owner:
+                    done = await begin_timeline(owner, author=by, reason=reason)
             return await put_back(pool, reader, settings, done, author=by)
 
     try:
         done = run(work())
+    except asyncpg.InsufficientPrivilegeError:
+        refuse("only the ledger's owner begins a timeline: set BILLING_POSTGRES_OWNER_DSN")
     except LogAway as error:
         refuse(f"Kafka: {error}; run it again with --again once a new timeline has begun (billing recharge status)")
     print_fields(asdict(done), as_json=as_json)

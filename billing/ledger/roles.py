@@ -1,4 +1,5 @@
-"""Two roles: the owner migrates and archives, the runtime role does everything else and can change nothing booked (R6).
+"""Two roles: the owner migrates, archives and begins timelines; the runtime role does everything else and can change
+nothing booked (R6).
 
 The runtime role is the user of BILLING_POSTGRES_DSN. `billing migrate`, as the owner (BILLING_POSTGRES_OWNER_DSN),
 makes it where it does not exist and grants it exactly what stands here.
@@ -18,9 +19,8 @@ from billing.ledger.database import Connection
 from billing.ledger.queries import query
 
 GRANTS: Mapping[str, str] = {
-    "ledger_meta": "select, update (timeline, catalogue)",  # a new timeline after a restore
     "catalogue_clock": "select, update",
-    "positions": "select, update",
+    "positions": "select, update (next_offset, fingerprint, log_time_ms, epoch, nonce, halted)",
     # its terms; never its currency, nor where in the log it is
     "accounts": "select, insert, update (plan, credit_limit_micros, recharge_below_micros, recharge_by_micros,"
     " daily_cap_micros, customer, payment_method, status)",

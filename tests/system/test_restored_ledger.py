@@ -30,8 +30,6 @@ from billing.ledger.tariffs import Loaded, load_tariff
 from billing.ledger.verify import verify
 from billing.reconcile.rebuild import RebuildRefused, rebuild
 from billing.reconcile.resolving import Decision, Resolved, resolve_finding
-from billing.reconcile.restoring import begin_timeline, put_back
-from billing.stream.kafka_reader import LogReader
 
 pytestmark = pytest.mark.slow
 
@@ -72,15 +70,15 @@ async def test_s28_a_restored_ledger_is_found_out_halts_and_gets_back_what_it_fo
             assert isinstance(await rebuild(settings), RebuildRefused)
             await running.stop("relay", "postflight")
 
-            done = await begin_timeline(running.pool, author="ada", reason="restored from the backup")
-            async with LogReader(settings.kafka_bootstrap) as reader:
-                done = await put_back(running.pool, reader, settings, done, author="ada")
-            assert (done.tariffs, done.accounts, done.findings) == (1, 1, 2), done
+            who = ("--by", "ada", "--reason", "restored from the backup", "--json")
+            code, out, err = await billing(settings, "ledger", "restored", *who)
+            done = json.loads(out)
+            assert (code, err, done["tariffs"], done["accounts"], done["findings"]) == (0, "", 1, 1, 2), out
             who = ("--by", "ada", "--reason", "once more", "--json")
             code, out, err = await billing(settings, "ledger", "restored", "--again", *who)
             assert (code, err) == (0, "")
             assert {name: json.loads(out)[name] for name in ("timeline", "accounts", "findings")} == {
-                "timeline": done.timeline,
+                "timeline": done["timeline"],
                 "accounts": 0,
                 "findings": 0,
             }

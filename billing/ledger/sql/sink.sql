@@ -15,8 +15,10 @@ returning epoch, next_offset, fingerprint;
 select halted from positions where topic = $1 and partition = $2;
 
 -- name: lock_position
--- Lock ($1 topic, $2 partition) against other settlements and against openings of accounts.
-select p.next_offset, p.fingerprint, p.epoch, p.nonce, p.halted, m.timeline, m.partitions
+-- Lock ($1 topic, $2 partition) against other settlements and against openings of accounts; the position moves only in
+-- a transaction that says so (0021_positions.post.sql).
+select p.next_offset, p.fingerprint, p.epoch, p.nonce, p.halted, m.timeline, m.partitions,
+       set_config('billing.locked_position', p.topic || '-' || p.partition, true)
   from positions p cross join ledger_meta m
  where p.topic = $1 and p.partition = $2
    for update of p;

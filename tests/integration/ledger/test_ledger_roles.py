@@ -11,7 +11,9 @@ from billing.ledger.booking import adjust, credit
 from billing.ledger.database import connect
 from billing.ledger.migrate import Migrated, MigrationRefused, migrate
 from billing.ledger.roles import GRANTS, Granted, privileges
+from billing.reconcile.restoring import begin_timeline
 from billing.settings import Settings
+from billing.stream.sink import Refused
 
 BOOKED = ("journal", "postings", "usage", "dead_letters", "tariffs", "tariff_rates", "plan_assignments", "incarnations")
 
@@ -107,6 +109,44 @@ async def test_r6_the_runtime_role_changes_only_the_terms_of_an_account(books: L
     await books.runtime.execute("update accounts set status = status, plan = plan")
 
 
+AT = "where topic = 'usage.events' and partition = 0"
+LOCKED = "select set_config('billing.locked_position', 'usage.events-0', true); "
+LIFTED = f"update positions set halted = 'x' {AT}; update positions set halted = null, next_offset = 99 {AT}"
+
+
+BY_HAND = [
+    (f"update positions set next_offset = 2 {AT}", "never goes back"),
+    (f"update positions set next_offset = 99 {AT}", "in the transaction that has locked it"),
+    (f"update positions set fingerprint = '2:0123456789abcdef' {AT}", "in the transaction that has locked it"),
+    (f"update positions set epoch = epoch + 9 {AT}", "by the next epoch"),
+    (f"update positions set nonce = 'mine' {AT}", "by the next epoch"),
+    (f"update positions set epoch = epoch + 1, next_offset = 99 {AT}", "a claim moves nothing"),
+    (f"{LOCKED}update positions set next_offset = 99, fingerprint = '1:0123456789abcdef' {AT}", "of no record"),
+    (f"{LOCKED}update positions set next_offset = 99, fingerprint = '' {AT}", "of no record"),
+    (f"update positions set halted = 'x', next_offset = 99 {AT}", "it is halted"),
+    (LIFTED, "only with a finding"),
+]
+
+
+async def test_r8_a_position_moves_as_the_sinks_move_it_whoever_writes(books: Ledger) -> None:
+    for statement, why in BY_HAND:
+        for pool in (books.runtime, books.pool):
+            with pytest.raises(asyncpg.RestrictViolationError, match=why):
+                await pool.execute(statement)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await books.runtime.execute("update positions set halted_at = now()")
+    assert await books.pool.fetchval(f"select next_offset from positions {AT}") == 3
+
+
+async def test_s28_only_the_owner_begins_a_timeline(books: Ledger) -> None:
+    who = {"author": AUTHOR, "reason": "restored"}
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await begin_timeline(books.runtime, **who)
+    done = await begin_timeline(books.pool, **who)
+    assert done.timeline != done.before
+    assert isinstance(await books.sink.claim(0, "tests"), Refused)
+
+
 async def test_r6_a_temporary_table_deceives_no_trigger(books: Ledger) -> None:
     async with books.runtime.acquire() as connection:
         await connection.execute(
@@ -127,8 +167,8 @@ async def test_every_table_is_append_only_or_has_its_grant(ledger: Ledger) -> No
         " where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition"
     )
     read_only = {row["name"] for row in tables if privileges(row["name"], row["append_only"]) == "select"}
-    assert read_only <= {"schema_migrations", "recharge_transitions", "usage_archives", "archived_accounts",
-                         "archived_settlements", "archived_archives"}  # fmt: skip
+    owners = {"schema_migrations", "ledger_meta", "recharge_transitions"}
+    assert read_only <= owners | {"usage_archives", "archived_accounts", "archived_settlements", "archived_archives"}
     assert set(GRANTS) <= {row["name"] for row in tables}
 
 
