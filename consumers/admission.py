@@ -18,6 +18,8 @@ from billing.admission.balances import Balances, RemembersIncarnations
 from billing.admission.catalogue import KeptCatalogue
 from billing.admission.http import serving
 from billing.admission.identity import KnownIdentity
+from billing.admission.lag import LogEnds
+from billing.admission.log_ends import LogEndsReader
 from billing.admission.service import Admission
 from billing.admission.settings import AdmissionSettings
 from billing.balance.client import Client, UnsupportedServer, check_server, open_client
@@ -45,7 +47,10 @@ async def admission(process: Process) -> int:
     )
     pool = await open_pool(settings.postgres_dsn, max_size=1, application_name="billing-admission")
     try:
-        async with LogReader(settings.kafka_bootstrap, client_id="billing-admission-reader") as reader:
+        async with (
+            LogReader(settings.kafka_bootstrap, client_id="billing-admission-reader") as reader,
+            LogReader(settings.kafka_bootstrap, client_id="billing-admission-ends", deadline_seconds=5) as ends_reader,
+        ):
             catalogue = KeptCatalogue(reader, settings.topics.tariffs)
             identity = KnownIdentity(pool)
             balances = Balances(
@@ -55,11 +60,13 @@ async def admission(process: Process) -> int:
                 identity=lambda: identity.current,
                 deadline_s=deadline_s,
             )
-            service = Admission(lambda: catalogue.current, balances, own.unknown, settings.partitions)
+            ends = LogEnds(own.behind_ms)
+            looking = LogEndsReader(ends_reader, settings.topics, settings.partitions, ends)
+            service = Admission(lambda: catalogue.current, balances, ends, own.unknown, settings.partitions)
             process.health = lambda: {**service.health(), "catalogue_trouble": catalogue.trouble}
             async with serving(service, own.host, own.port) as port:
                 log.info("admission.listening", host=own.host, port=port)
-                background = (catalogue.run(), identity.run(), service.watch(), _check(client))
+                background = (catalogue.run(), identity.run(), looking.run(), service.watch(), _check(client))
                 await process.until_stopping(_together(*background))
             await balances.close()
             return 0

@@ -102,7 +102,9 @@ class BalanceSeen(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the balance store said. An unknown balance has no amounts: null, never zero."""
 
     status: Literal["known", "unknown"]
-    reason: Annotated[str | None, Meta(description="why it is unknown, for example rebuilding or unavailable")] = None
+    reason: Annotated[
+        str | None, Meta(description="why it is unknown, for example rebuilding, unavailable or behind")
+    ] = None
     detail: str | None = None
     available_micros: Annotated[int | None, Meta(description="credit less what was used and what is held")] = None
     credit_limit_micros: PositiveMicros | None = None
@@ -119,6 +121,19 @@ class AsOf(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ] = None
     ledger_seq: Annotated[int | None, Meta(description="newest entry of the account that is included")] = None
     catalogue_ms: Annotated[Millis | None, Meta(description="the catalogue has every version committed by then")] = None
+
+
+class Lag(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How far the balance is behind the log. The log's ends are read about once a second."""
+
+    records: Annotated[
+        int,
+        Meta(ge=0, description="offsets of the account's partition, both topics, that are not applied yet"),
+    ]
+    age_ms: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="all that was in the log so long ago is in the balance; null: for longer than the limit"),
+    ]
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -155,6 +170,9 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     affordable_seconds: Annotated[Count | None, Meta(description="of a call")] = None
     affordable_quantity: Annotated[Count | None, Meta(description="segments, or units")] = None
     as_of: AsOf
+    lag: Annotated[Lag | None, Meta(description="of the balance that was read; null where none was, or not known")] = (
+        None
+    )
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

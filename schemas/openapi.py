@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from schemas.admission import QUERY_TYPES, AsOf, Authorization, BalanceSeen, Problem
+from schemas.admission import QUERY_TYPES, AsOf, Authorization, BalanceSeen, Lag, Problem
 from schemas.common import Id
 from schemas.jsonschema import Json, components, message_type, portable
 
@@ -15,7 +15,7 @@ _PROBLEM_TYPE = "application/problem+json"
 def document() -> Json:
     """The OpenAPI document as JSON."""
     _, named = components((Authorization, Problem), "#/components/schemas/{name}")
-    for answer in (Authorization, BalanceSeen, AsOf):  # what does not apply is written as null, not left out
+    for answer in (Authorization, BalanceSeen, AsOf, Lag):  # what does not apply is written as null, not left out
         named[answer.__name__]["required"] = list(named[answer.__name__]["properties"])
     return {
         "openapi": "3.1.0",

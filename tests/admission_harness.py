@@ -16,6 +16,7 @@ from yarl import URL
 
 from billing.admission.balances import Balances, RemembersIncarnations
 from billing.admission.http import serving
+from billing.admission.lag import LogEnds
 from billing.admission.service import Admission
 from billing.balance.calls import Functions
 from billing.balance.client import open_client
@@ -41,13 +42,16 @@ class Answer:
 
 @dataclass
 class Served:
-    """The service at work. Change `catalogue`, `identity` and `now_ms` at will."""
+    """The service at work. Change `catalogue`, `identity`, `now_ms` and `now_s` (of the clock that lag is reckoned by)
+    at will."""
 
     guarded: Guarded
     catalogue: Catalogue | None
     identity: Identity | None
     now_ms: int = build.NOW_MS
+    now_s: float = 0.0
     port: int = 0
+    ends: LogEnds = field(init=False)
     service: Admission = field(init=False)
     http: aiohttp.ClientSession = field(init=False)
 
@@ -56,6 +60,11 @@ class Served:
         url = URL(f"http://127.0.0.1:{self.port}{path}", encoded=True)
         async with self.http.request(method, url, params=parameters) as response:
             return Answer(response.status, response.content_type, await response.json())
+
+    def logs_end(self, usage: int = 0, entries: int = 0) -> None:
+        """The log's ends as they are read now, the same in every partition."""
+        both = {TOPICS.usage: usage, TOPICS.entries: entries}
+        self.ends.saw({(topic, p): end for topic, end in both.items() for p in range(KEYS.partitions)})
 
     async def authorize(self, account: str = build.ACCOUNT, **parameters: str) -> dict[str, Any]:
         """The answer to a call, or to what `parameters` ask."""
@@ -90,8 +99,10 @@ async def served(guarded: Guarded, policy: UnknownPolicy = "allow") -> AsyncIter
             identity=lambda: made.identity,
             deadline_s=DEADLINE_S,
         )
+        made.ends = LogEnds(30_000, clock=lambda: made.now_s)
+        made.logs_end()
         made.service = Admission(
-            lambda: made.catalogue, balances, policy, KEYS.partitions, clock_ms=lambda: made.now_ms
+            lambda: made.catalogue, balances, made.ends, policy, KEYS.partitions, clock_ms=lambda: made.now_ms
         )
         async with serving(made.service, "127.0.0.1", 0) as port, aiohttp.ClientSession() as made.http:
             made.port = port

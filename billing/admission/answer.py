@@ -6,7 +6,7 @@ from typing import Any
 
 from billing.admission.offer import Offer, Pricing
 from billing.admission.request import quantity_of
-from billing.balance.balances import Known, Unknown
+from billing.balance.balances import BalanceAnswer, Known, Unknown
 from billing.money import MAX_MICROS
 from billing.rating.affordable import affordable_quantity, affordable_seconds
 from billing.rating.price import unit_price
@@ -33,14 +33,14 @@ def balance_seen(balance: Known | Unknown) -> BalanceSeen:
     )
 
 
-def as_of(pricing: Pricing, balance: Known | Unknown) -> AsOf:
+def as_of(pricing: Pricing, seen: BalanceAnswer) -> AsOf:
     """The moment that the answer is true of."""
-    if isinstance(balance, Unknown):
+    if not isinstance(seen, Known):
         return AsOf(catalogue_ms=pricing.as_of_ms)
     return AsOf(
-        log_time_ms=balance.log_time_ms,
-        positions={topic: position.offset for topic, position in balance.positions.items()},
-        ledger_seq=balance.ledger_seq,
+        log_time_ms=seen.log_time_ms,
+        positions={topic: position.offset for topic, position in seen.positions.items()},
+        ledger_seq=seen.ledger_seq,
         catalogue_ms=pricing.as_of_ms,
     )
 

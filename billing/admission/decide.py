@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from billing.admission.answer import as_of, balance_seen, funds, other_currency, price_members
+from billing.admission.lag import believed
 from billing.admission.offer import NotListed, Offer, Pricing
 from billing.admission.request import kind_of, quantity_of
 from billing.balance.balances import BalanceAnswer, Known, NoSuchAccount, Unknown
@@ -20,6 +21,7 @@ from schemas.admission import (
     AuthorizationQuery,
     AuthorizationReason,
     CallQuery,
+    Lag,
     UnknownPolicy,
 )
 from schemas.catalogue import Rate
@@ -32,25 +34,36 @@ class UnknownAccount:
     account: str
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is answered where the facts are unknown, and how far behind the log a balance may be to be one."""
+
+    unknown: UnknownPolicy
+    behind_ms: int
+
+
 def decide(
-    account: str, query: AuthorizationQuery, pricing: Pricing, balance: BalanceAnswer, policy: UnknownPolicy
+    account: str, query: AuthorizationQuery, pricing: Pricing, seen: BalanceAnswer, *, lag: Lag | None, policy: Policy
 ) -> Authorization | UnknownAccount:
-    """The answer to `query`. `policy` decides where the facts are unknown (`schemas.admission.BY_POLICY`)."""
+    """The answer to `query`. `seen` is what the store said, and `lag` how far that is behind the log. `policy` decides
+    where the facts are unknown (`schemas.admission.BY_POLICY`)."""
+    balance = believed(seen, lag, policy.behind_ms)
     if isinstance(balance, NoSuchAccount):
         if isinstance(pricing, NotListed):
             return UnknownAccount(account)
         balance = Unknown("not_yet_shown")
     reason = _reason(query, pricing, balance)
     by_policy = reason in BY_POLICY
-    allowed = policy == "allow" if by_policy else reason is AuthorizationReason.OK
+    allowed = policy.unknown == "allow" if by_policy else reason is AuthorizationReason.OK
     return Authorization(
         account=account,
         kind=kind_of(query),
         allowed=allowed,
         reason=reason,
-        policy=policy if by_policy else None,
+        policy=policy.unknown if by_policy else None,
         balance=balance_seen(balance),
-        as_of=as_of(pricing, balance),
+        as_of=as_of(pricing, seen),
+        lag=lag if isinstance(seen, Known) else None,
         **price_members(query, pricing, balance),
     )
 

@@ -25,3 +25,8 @@ CATALOGUE_RESTARTS = Counter("billing_admission_catalogue_restarts_total", "Cata
 
 # up to when the price is known for certain, in seconds since 1970; the answer is catalogue_stale beyond it
 HORIZON = Gauge("billing_admission_catalogue_horizon_seconds", "Horizon of the catalogue")
+
+# how far each partition's balances are behind the log, looked at about once a second: records that are not applied, and
+# all that was in the log so many seconds ago is applied (infinite beyond the limit: its balances are unknown, `behind`)
+LAG_RECORDS = Gauge("billing_admission_lag_records", "Records that the balances do not have yet", ["partition"])
+LAG_SECONDS = Gauge("billing_admission_lag_seconds", "Age of the balances by the log", ["partition"])

@@ -16,20 +16,25 @@ _POLICIES: dict[str, UnknownPolicy] = {"allow": "allow", "deny": "deny"}
 
 @dataclass(frozen=True, slots=True)
 class AdmissionSettings:
-    """Where to listen (`port` 0 takes a free one), what to answer where the facts are unknown, and the longest that
-    the balance store is waited for."""
+    """Where to listen (`port` 0 takes a free one), what to answer where the facts are unknown, the longest that the
+    balance store is waited for, and how far behind the log a balance may be to count as known."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     unknown: UnknownPolicy = "allow"
     deadline_ms: int = 250
+    behind_ms: int = 30_000
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> AdmissionSettings:
-        """BILLING_ADMISSION_ADDRESS, _UNKNOWN and _DEADLINE_MS. Raises SettingError naming the first that is
-        malformed."""
+        """BILLING_ADMISSION_ADDRESS, _UNKNOWN, _DEADLINE_MS and _BEHIND_MS. Raises SettingError naming the first that
+        is malformed."""
         host, port = _address(environ.get("BILLING_ADMISSION_ADDRESS", "").strip() or "127.0.0.1:8080")
-        return AdmissionSettings(host, port, _unknown(environ), _deadline_ms(environ))
+        return AdmissionSettings(
+            *(host, port, _unknown(environ)),
+            deadline_ms=_millis(environ, "DEADLINE", 250, 10, 10_000),
+            behind_ms=_millis(environ, "BEHIND", 30_000, 2_000, 600_000),
+        )
 
 
 def _address(value: str) -> tuple[str, int]:
@@ -46,8 +51,9 @@ def _unknown(environ: Mapping[str, str]) -> UnknownPolicy:
     return _POLICIES[value]
 
 
-def _deadline_ms(environ: Mapping[str, str]) -> int:
-    value = environ.get("BILLING_ADMISSION_DEADLINE_MS", "").strip() or "250"
-    if not re.fullmatch(r"[0-9]{1,5}", value) or not 10 <= int(value) <= 10_000:
-        raise SettingError(f"BILLING_ADMISSION_DEADLINE_MS must be a whole number from 10 to 10000, got {value!r}")
+def _millis(environ: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    name = f"BILLING_ADMISSION_{name}_MS"
+    value = environ.get(name, "").strip() or str(default)
+    if not re.fullmatch(r"[0-9]{1,6}", value) or not least <= int(value) <= most:
+        raise SettingError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
     return int(value)

@@ -13,6 +13,7 @@ import pytest
 import usage_builders as build
 from admission_harness import CALL, DEADLINE_S, Served, open_accounts, served
 from guard_harness import KEYS, Factory, Guarded
+from prometheus_client import REGISTRY
 
 from billing.admission.balances import MAX_WAITING
 from billing.balance import admin
@@ -242,6 +243,33 @@ async def test_a_stale_or_missing_catalogue_is_answered_by_policy(service: Serve
     assert (await service.authorize())["reason"] == "catalogue_stale"
     nobody = await service.authorize("nobody")  # cannot be told from a new account
     assert (nobody["reason"], nobody["balance"]["reason"]) == ("balance_unknown", "not_yet_shown")
+
+
+async def test_r1_a_balance_says_how_far_it_is_behind_the_log_and_beyond_the_limit_it_is_unknown(
+    service: Served,
+) -> None:
+    """The in-flight consumer stands still while usage comes."""
+    assert (await service.authorize())["lag"] == {"records": 0, "age_ms": 0}
+    service.now_s = 20.0
+    service.logs_end(usage=70)
+    service.now_s = 30.0
+    answer = await service.authorize()
+    _fits("Authorization", answer)
+    assert (answer["reason"], answer["lag"]) == ("ok", {"records": 70, "age_ms": 30_000})
+    service.now_s = 30.1
+    answer = await service.authorize()
+    _fits("Authorization", answer)
+    assert (answer["allowed"], answer["reason"], answer["policy"]) == (True, "balance_unknown", "allow")
+    assert (answer["balance"]["reason"], answer["balance"]["available_micros"]) == ("behind", None)
+    assert answer["as_of"]["positions"] == {"usage.events": 0, "ledger.entries": 1}
+    assert answer["lag"]["records"] == 70
+    watching = asyncio.create_task(service.service.watch())
+    try:
+        await until(lambda: service.service.health()["unknown_partitions"].get(str(HOME), "")[:6] == "behind", "lag")
+    finally:
+        watching.cancel()
+    assert service.service.health()["unknown_partitions"][str(HOME)].startswith("behind: 70 records")
+    assert REGISTRY.get_sample_value("billing_admission_lag_records", {"partition": str(HOME)}) == 70
 
 
 async def test_an_account_between_the_two_views_is_not_unknown(service: Served) -> None:

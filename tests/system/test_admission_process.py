@@ -74,12 +74,13 @@ async def _asking(settings: Settings, folder: Path, **extra: str) -> AsyncIterat
 
 async def test_it_follows_the_pipeline_and_ends_when_asked(settings: Settings, tmp_path: Path) -> None:
     await prepare(settings)
-    async with running_pipeline(settings, tmp_path / "logs", kinds=("relay", "inflight")):
+    async with running_pipeline(settings, tmp_path / "logs", kinds=("relay", "inflight")) as pipeline:
         await open_accounts(settings, [NewAccount("acme", "USD", "us-standard", credit_micros=42_000)])
-        async with _asking(settings, tmp_path) as asking:
+        async with _asking(settings, tmp_path, BILLING_ADMISSION_BEHIND_MS="2000") as asking:
             await asking.process.ready()
             status, answer = await asking.authorize("acme")
             assert (status, answer["allowed"], answer["reason"]) == (200, True, "ok")
+            assert (answer["lag"]["records"], answer["lag"]["age_ms"] < 2_000) == (0, True)
             assert (answer["affordable_seconds"], answer["plan"]) == (120, "us-standard")
             assert (await asking.authorize("nobody"))[0] == 404
             await _start_a_call(settings)  # a minute is held
@@ -89,6 +90,11 @@ async def test_it_follows_the_pipeline_and_ends_when_asked(settings: Settings, t
             async with asking.http.get(f"http://127.0.0.1:{asking.process.port}/metrics") as response:
                 metrics = await response.text()
             assert 'billing_admission_answers_total{allowed="true",kind="call",reason="ok"}' in metrics
+            await pipeline.supervisor.kill("inflight")
+            await _start_a_call(settings, "CA2")
+            await until(lambda: _reason(asking, "balance_unknown"), "the answer to be no guess")
+            _, answer = await asking.authorize("acme")
+            assert (answer["allowed"], answer["balance"]["reason"], answer["lag"]["records"]) == (True, "behind", 1)
 
 
 async def _affordable(asking: Asking, seconds: int) -> bool:
@@ -99,9 +105,9 @@ async def _reason(asking: Asking, reason: str) -> bool:
     return bool((await asking.authorize("acme"))[1]["reason"] == reason)
 
 
-async def _start_a_call(settings: Settings) -> None:
-    data = {"call_id": "CA1", "direction": "outbound", "from": "+12025550100", "to": "+4930123456"}
-    attributes = envelope("usage.call.started.v1", "e1", "acme", int(time.time() * 1000))
+async def _start_a_call(settings: Settings, call: str = "CA1") -> None:
+    data = {"call_id": call, "direction": "outbound", "from": "+12025550100", "to": "+4930123456"}
+    attributes = envelope("usage.call.started.v1", call, "acme", int(time.time() * 1000))
     async with Publisher(settings.kafka_bootstrap, settings.topics.usage) as publisher:
         await publisher.send([message(attributes, data, "structured")])
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import usage_builders as build
 
-from billing.admission.decide import UnknownAccount, decide
+from billing.admission.decide import Policy, UnknownAccount, decide
 from billing.admission.offer import NotListed, Offer, Pricing, Stale, find_offer
 from billing.balance.balances import BalanceAnswer, Known, NoSuchAccount, Unknown
 from billing.rating.catalogue import LEAD_MS
@@ -21,6 +21,7 @@ from schemas.admission import (
     AuthorizationReason,
     CallQuery,
     ItemQuery,
+    Lag,
     MmsQuery,
     SmsQuery,
     UnknownPolicy,
@@ -30,6 +31,7 @@ US = CallQuery(direction="outbound", to="+12025550123")  # 0.0120 a minute, 60/6
 FREE = CallQuery(direction="outbound", to="+80012345678")
 NOWHERE = CallQuery(direction="outbound", to="+442079460000")
 SMS = SmsQuery(direction="outbound", to="+12025550123", segments=3)  # 0.0079 each
+CURRENT = Lag(records=0, age_ms=400)
 DEAR = ItemQuery(sku="number.dear", quantity=2)
 
 
@@ -63,8 +65,10 @@ def answer(
     balance: BalanceAnswer | None = None,
     pricing: Pricing | None = None,
     policy: UnknownPolicy = "allow",
+    lag: Lag | None = CURRENT,
 ) -> Authorization:
-    found = decide(build.ACCOUNT, query, pricing or offer(query), known() if balance is None else balance, policy)
+    seen = known() if balance is None else balance
+    found = decide(build.ACCOUNT, query, pricing or offer(query), seen, lag=lag, policy=Policy(policy, 30_000))
     assert isinstance(found, Authorization)
     return found
 
@@ -157,6 +161,26 @@ def test_an_unknown_balance_has_no_amounts_and_the_policy_decides() -> None:
     assert (denied.allowed, denied.reason, denied.policy) == (False, "balance_unknown", "deny")
 
 
+@pytest.mark.parametrize(
+    ("lag", "why"),
+    [
+        (Lag(records=3, age_ms=30_001), "3 records, more than 30000 ms old, are not in it yet"),
+        (Lag(records=3, age_ms=None), "3 records, more than 30000 ms old, are not in it yet"),
+        (Lag(records=0, age_ms=30_001), "the log was last read more than 30000 ms ago"),
+        (None, "the log has not been read yet"),
+    ],
+)
+def test_r1_a_balance_too_far_behind_the_log_is_unknown_not_guessed(lag: Lag | None, why: str) -> None:
+    for policy in ("allow", "deny"):
+        given = answer(balance=known(0), lag=lag, policy=policy)
+        assert (given.allowed, given.reason, given.policy) == (policy == "allow", "balance_unknown", policy)
+        assert (given.balance.reason, given.balance.detail) == ("behind", why)
+        assert (given.balance.available_micros, given.affordable_seconds, given.lag) == (None, None, lag)
+        assert given.as_of.ledger_seq == 7  # what was seen, all the same
+    assert answer(lag=Lag(records=9, age_ms=30_000)).reason == "ok"
+    assert answer(balance=Unknown("gap"), lag=lag).balance.reason == "gap"
+
+
 def test_a_stale_catalogue_has_no_price_and_the_policy_decides() -> None:
     for policy in ("allow", "deny"):
         given = answer(pricing=Stale(5), policy=policy)
@@ -181,7 +205,9 @@ def test_facts_are_not_overridden_by_a_policy() -> None:
 
 def test_an_account_is_unknown_only_where_both_views_say_so() -> None:
     missing = NoSuchAccount()
-    assert decide("nobody", US, NotListed(1), missing, "allow") == UnknownAccount("nobody")
+    assert decide("nobody", US, NotListed(1), missing, lag=None, policy=Policy("allow", 30_000)) == UnknownAccount(
+        "nobody"
+    )
     # shown before the catalogue lists it: the catalogue is behind
     assert answer(pricing=NotListed(1)).reason == "catalogue_stale"
     # listed, but not shown: the balance store is behind

@@ -9,7 +9,7 @@ from billing.settings import SettingError
 
 
 def test_the_defaults_listen_on_loopback_and_allow() -> None:
-    assert AdmissionSettings.from_env({}) == AdmissionSettings("127.0.0.1", 8080, "allow", 250)
+    assert AdmissionSettings.from_env({}) == AdmissionSettings("127.0.0.1", 8080, "allow", 250, 30_000)
 
 
 def test_every_setting_is_read() -> None:
@@ -17,8 +17,9 @@ def test_every_setting_is_read() -> None:
         "BILLING_ADMISSION_ADDRESS": "[::1]:0",
         "BILLING_ADMISSION_UNKNOWN": "Deny",
         "BILLING_ADMISSION_DEADLINE_MS": "40",
+        "BILLING_ADMISSION_BEHIND_MS": "5000",
     }
-    assert AdmissionSettings.from_env(environ) == AdmissionSettings("::1", 0, "deny", 40)
+    assert AdmissionSettings.from_env(environ) == AdmissionSettings("::1", 0, "deny", 40, 5_000)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ def test_every_setting_is_read() -> None:
         ("BILLING_ADMISSION_DEADLINE_MS", "0"),
         ("BILLING_ADMISSION_DEADLINE_MS", "1.5"),
         ("BILLING_ADMISSION_DEADLINE_MS", "10001"),
+        ("BILLING_ADMISSION_BEHIND_MS", "1999"),
     ],
 )
 def test_what_is_malformed_is_refused_by_name(name: str, value: str) -> None:
