@@ -11,14 +11,27 @@ import msgspec
 from schemas.admission import (
     QUERY_TYPES,
     AuthorizationQuery,
+    CallDestination,
     CallQuery,
     ItemQuery,
+    MessageDestination,
     MmsQuery,
     Quantity,
     SmsQuery,
 )
 from schemas.catalogue import TariffKind
-from schemas.common import Id
+from schemas.common import MAX_COUNT, Id
+from schemas.usage import CallDirection
+
+_NUMBER = "+ and 7 to 15 digits, the first not 0, for example +442079460000 (in a URL, + is %2B)"
+_ACCEPTED: dict[Any, str] = {
+    CallDestination: f"must be {_NUMBER}",
+    MessageDestination: f"must be {_NUMBER}; or short: and 3 to 12 digits, for example short:12345",
+    CallDirection: "must be inbound or outbound",
+    Id: "must be 1 to 64 of A-Z a-z 0-9 . _ : -",
+    Quantity: f"must be a whole number from 1 to {MAX_COUNT}",
+}
+"""What each type of parameter accepts, in words: its pattern would be one to decipher."""
 
 _WHOLE = re.compile(r"[1-9][0-9]{0,9}").fullmatch
 
@@ -58,7 +71,7 @@ def parse_account(text: str) -> Malformed | None:
     try:
         msgspec.convert(text, Id)
     except msgspec.ValidationError:
-        return Malformed("id", "not 1 to 64 of A-Z a-z 0-9 . _ : -")
+        return Malformed("id", _ACCEPTED[Id])
     return None
 
 
@@ -90,11 +103,11 @@ def _value(field: msgspec.structs.FieldInfo, text: str) -> Any:
     value: str | int = text
     if field.type is Quantity:
         if not _WHOLE(text):
-            return Malformed(field.name, "not a whole number from 1")
+            return Malformed(field.name, _ACCEPTED[Quantity])
         value = int(text)
     elif field.name == "to" and text.startswith(" "):  # how an unencoded plus arrives
         value = f"+{text[1:]}"
     try:
         return msgspec.convert(value, field.type)
-    except msgspec.ValidationError as error:
-        return Malformed(field.name, str(error))
+    except msgspec.ValidationError:
+        return Malformed(field.name, _ACCEPTED[field.type])

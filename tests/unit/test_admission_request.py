@@ -76,6 +76,14 @@ def test_what_is_wrong_is_named(text: str, field: str) -> None:
     assert isinstance(found, Malformed)
     assert found.field == field
     assert found.problem
+    assert not set(found.problem) & set("\\^$[]{}")  # words, not a pattern
+
+
+def test_what_a_destination_may_be_is_said_in_words() -> None:
+    number = "must be + and 7 to 15 digits, the first not 0, for example +442079460000 (in a URL, + is %2B)"
+    assert _parsed("kind=call&direction=outbound&to=020") == Malformed("to", number)
+    or_short = f"{number}; or short: and 3 to 12 digits, for example short:12345"
+    assert _parsed("kind=sms&direction=outbound&to=short:12") == Malformed("to", or_short)
 
 
 @pytest.mark.parametrize(("account", "fits"), [("acme", True), ("a.b:c-d_1", True), ("", False), ("a b", False)])
