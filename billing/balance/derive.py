@@ -19,7 +19,7 @@ import structlog
 from billing.balance import metrics
 from billing.balance.calls import Functions, Trouble
 from billing.balance.passed import MOST_PASSED, PassedHolds, Span
-from billing.balance.records import SAFE, HoldRecord, UnknownRecord, pack
+from billing.balance.records import SAFE, AccountRecord, HoldRecord, UnknownRecord, pack
 from billing.balance.snapshot import AccountSnapshot, LedgerLagging, LedgerUnavailable, LedgerView
 from billing.stream.sink import Owner
 from billing.usage.ops import session_key
@@ -151,7 +151,7 @@ class _Step:
                     return "unavailable"
                 if isinstance(answer, LedgerLagging) or answer.ledger_seq < unknown.seen:
                     return "lagging"
-                if not _fits(answer):
+                if not _fits(answer.record(held=0)):
                     return "overflow"
                 holds = await self.passed.of(account)
         except TimeoutError:
@@ -181,11 +181,10 @@ class _Step:
         return cast(str, reply[0]) if isinstance(reply, list) else reply
 
 
-def _fits(found: AccountSnapshot) -> bool:
+def _fits(record: AccountRecord) -> bool:
     """Whether the store can hold the account's numbers exactly. The ledger counts further; such an account stays
     unknown, and only that one: the function would refuse its record as a bug, which ends the process."""
-    below = found.recharge_below_micros or 0
-    numbers = (found.credit_micros, found.used_micros, found.credit_limit_micros, below, found.excluded_micros)
+    numbers = (record.credit, record.used, record.credit_limit, record.recharge_below or 0, record.excluded)
     return all(-SAFE < number < SAFE for number in numbers)
 
 

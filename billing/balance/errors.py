@@ -21,6 +21,8 @@ CALL_ERRORS = (RedisError, OSError, TimeoutError)
 
 # the client replaces these servers' codes by classes
 _CODES: dict[type[Exception], str] = {ReadOnlyError: "READONLY", OutOfMemoryError: "OOM"}
+_UNREADABLE = ("data string too short", "Missing bytes in input", "Bad data format in input")  # of struct and cmsgpack
+UNREADABLE = "a record cannot be read (changed by another hand?): `billing reconcile` names the account"
 _CANNOT_WRITE = ("READONLY", "NOREPLICAS", "OOM", "MISCONF")
 
 
@@ -36,6 +38,8 @@ def answer_for(error: Exception) -> ReadOnly | Unavailable | Uninitialised:
         return ReadOnly(code)
     if "Function not found" in text:
         return Uninitialised("functions missing")
+    if any(told in text for told in _UNREADABLE):
+        return Unavailable(UNREADABLE)
     if isinstance(error, RedisTimeoutError | TimeoutError):
         return Unavailable("timeout")
     if isinstance(error, RedisConnectionError | OSError):

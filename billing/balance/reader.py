@@ -70,7 +70,7 @@ class BalanceReader:
         incarnation, (_, status, records, unknown) = answer
         found: dict[str, BalanceAnswer] = {}
         for account, packed, why in zip(accounts, records, unknown, strict=True):
-            if why:
+            if why and not (packed and AccountRecord.read(packed) is None):
                 found[account] = Unknown(UnknownRecord.unpack(why).reason)
             elif packed:
                 found[account] = self._known(account, incarnation, packed, status)
@@ -164,7 +164,7 @@ class BalanceReader:
     def _known(self, account: str, incarnation: str, packed: bytes, status: Reply) -> Known | Unknown:
         record = AccountRecord.read(packed)
         if record is None:
-            return Unknown("unreadable", "not a record of this build; `billing rebuild` replaces it")
+            return Unknown("unreadable", "not a record of this build; the reconciler mends it, `billing rebuild` too")
         return Known(
             account=account,
             currency=record.currency,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from billing.balance.records import AccountRecord, Status
+from billing.balance.records import SAFE, AccountRecord, Status
 from billing.usage.ops import SessionKind
 
 
@@ -29,11 +29,15 @@ class AccountSnapshot:
     settled: Sequence[tuple[SessionKind, str]]
 
     def record(self, held: int) -> AccountRecord:
-        """The balance store's record of the account, with the sum of the holds that are open there."""
+        """The balance store's record of the account, with the sum of the holds that are open there. Usage without end
+        does not fit for ever: beyond 2^53 credit and used are both given less by the same, so that the balance is right
+        and there is room again; `used` stays above 0, because usage is what makes an account due (R5)."""
+        fits = max(abs(self.credit_micros), abs(self.used_micros)) < SAFE
+        left_out = 0 if fits else self.used_micros - 1
         return AccountRecord(
             currency=self.currency,
-            credit=self.credit_micros,
-            used=self.used_micros,
+            credit=self.credit_micros - left_out,
+            used=self.used_micros - left_out,
             held=held,
             credit_limit=self.credit_limit_micros,
             recharge_below=self.recharge_below_micros,

@@ -54,6 +54,19 @@ def for_people(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def in_words(detail: Mapping[str, Any], currency: str | None) -> dict[str, Any]:
+    """A detail that was stored as JSON: amounts as decimals of `currency`, what is nested in one line."""
+    shown: dict[str, Any] = {}
+    for name, value in detail.items():
+        if name.endswith("_micros") and isinstance(value, int):
+            shown[name.removesuffix("_micros")] = f"{format_micros(value, currency)} {currency or ''}".rstrip()
+        elif isinstance(value, Mapping):
+            shown[name] = ", ".join(f"{key} {inner}" for key, inner in in_words(value, currency).items())
+        else:
+            shown[name] = value
+    return shown
+
+
 def account_fields(account: Account, *, brief: bool = False) -> dict[str, Any]:
     """An account's fields as they are printed; brief: one line of a table, amounts as decimals."""
     if brief:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Any
 
 import click
 
+from billing.cli.answers import in_words
 from billing.cli.common import (
     AMOUNT,
     by_option,
@@ -20,6 +22,7 @@ from billing.cli.common import (
     store,
 )
 from billing.ledger.findings import Finding, findings, show
+from billing.reconcile.advice import advice
 from billing.reconcile.resolving import Decision, NotResolved, Resolved, Way, resolve_finding
 from billing.settings import Settings
 
@@ -72,8 +75,11 @@ def show_(number: int, as_json: bool) -> None:
         print_json(_fields(found))
         return
     fields = _fields(found)
-    detail, resolution = fields.pop("detail"), fields.pop("resolution") or {"resolved": "no"}
-    print_fields({**fields, **detail, **resolution}, as_json=False)
+    detail, resolution = fields.pop("detail"), fields.pop("resolution")
+    advised = fields.pop("advice")
+    print_fields({**fields, **in_words(detail, found.currency), **(resolution or {"resolved": "no"})}, as_json=False)
+    if advised is not None:
+        click.echo(f"\n{fill(advised, 110)}")
 
 
 @findings_group.command("resolve")
@@ -133,7 +139,9 @@ def _fields(found: Finding) -> dict[str, Any]:
         "subject": found.subject,
         "kept_offset": found.kept_offset,
         "refused_offset": found.refused_offset,
+        "currency": found.currency,
         "detail": found.detail,
+        "advice": advice(found),
         "resolution": None
         if resolution is None
         else {

@@ -11,7 +11,6 @@ import click
 from billing import operations
 from billing.cli.common import json_option, ledger, print_fields, print_json, refuse, run, store
 from billing.reconcile.books import DEADLINE_S, NotComparable, compare_books
-from billing.reconcile.compare import describe
 from billing.reconcile.progress import Progress, silent
 from billing.reconcile.rebuild import RebuildRefused
 from billing.reconcile.rebuild import rebuild as rebuild_store
@@ -85,7 +84,7 @@ def reconcile(deadline_s: float, as_json: bool) -> int:
     else:
         print_fields(_counts(report), as_json=False)
         for found in report.named:
-            click.echo(f"{found.account}  {describe(found.comparison)}")
+            click.echo(f"{found.account}  {found.what}")
     return 0 if report.agreed else 1
 
 
@@ -106,7 +105,7 @@ def _named(found: Any) -> dict[str, Any]:
         "account": found.account,
         "partition": found.partition,
         "kind": type(found.comparison).__name__.lower(),
-        "finding": describe(found.comparison),
+        "finding": found.what,
         "ledger": None if found.ledger is None else asdict(found.ledger),
         "store": None if found.store is None else asdict(found.store),
     }

@@ -6,7 +6,6 @@ from billing.cli.common import ledger, store
 from billing.lab.checks import Check
 from billing.ledger.verify import verify
 from billing.reconcile.books import NotComparable, compare_books
-from billing.reconcile.compare import describe
 from billing.settings import Settings
 
 
@@ -31,5 +30,5 @@ async def _reconcile(settings: Settings) -> Check:
         return Check("reconcile", False, report.reason)
     detail = f"{report.equal:,} of {report.accounts:,} accounts equal"
     if report.named:
-        detail += f" (for example {report.named[0].account}: {describe(report.named[0].comparison)})"
+        detail += f" (for example {report.named[0].account}: {report.named[0].what})"
     return Check("reconcile", report.agreed, detail)

@@ -47,6 +47,7 @@ class Finding:
     refused_offset: int | None
     detail: dict[str, Any]
     resolution: Resolution | None
+    currency: str | None = None  # the account's
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ def _finding(row: Any) -> Finding:
         refused_offset=row["refused_offset"],
         detail=_decoded(row["detail"]) or {},
         resolution=resolution,
+        currency=row["currency"],
     )
 
 

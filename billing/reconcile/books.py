@@ -19,7 +19,7 @@ from billing.balance.reader import PAGE, BalanceReader
 from billing.ledger.database import Connection, Pool, lease
 from billing.ledger.incarnations import read_identity
 from billing.ledger.queries import query
-from billing.reconcile.compare import Different, Equal, Side
+from billing.reconcile.compare import Different, Equal, Side, stuck
 from billing.reconcile.health import expecting_reader
 from billing.reconcile.look import AWAY, Look, Looker, ledger_side
 from billing.reconcile.progress import Progress, Stage, silent
@@ -124,7 +124,8 @@ class _Run:
         """Report the accounts, or keep them for another look."""
         self._answered(look.unknown if look.away else None)
         for found in look.found:
-            if look.hopeless or isinstance(found.comparison, Equal | Different):
+            final = isinstance(found.comparison, Equal | Different) or stuck(found.comparison, found.ledger)
+            if look.hopeless or final:
                 self._pending.pop(found.account, None)
                 self._report.add(found)
             else:

@@ -7,15 +7,15 @@ import time
 from billing.ledger.database import Pool
 from billing.ledger.findings import Finding, findings, open_counts
 from billing.reconcile import metrics
-from billing.reconcile.putting_right import BEHIND, DIFFER, LOST, release
+from billing.reconcile.putting_right import BEHIND, DIFFER, LOST, OF_UNKNOWN, release
 
 REFRESH_S = 5.0
 MOST = 10_000
 
 
 class Cases:
-    """By account. Some end by themselves once the books of the account agree again: lost entries, and a difference
-    whose cause is known. The others wait for a person."""
+    """By account. Some end by themselves once the books of the account agree again: lost entries, a balance that was
+    unknown, a difference whose cause is known. The others wait for a person."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -35,7 +35,7 @@ class Cases:
             return
         self._next_s = time.monotonic() + REFRESH_S
         found: dict[str, Finding] = {}
-        for kind in (DIFFER, LOST, BEHIND):
+        for kind in (DIFFER, LOST, BEHIND, *OF_UNKNOWN):
             async for finding in findings(self._pool, only_open=True, kind=kind):
                 if finding.account is not None and len(found) < MOST:
                     found[finding.account] = finding
@@ -47,7 +47,7 @@ class Cases:
     async def agrees(self, account: str) -> bool:
         """The books of an account agree: end its finding where that ends by itself. True when one has ended."""
         case = self._open.get(account)
-        if case is None or not (case.kind == LOST or (case.kind == DIFFER and case.detail.get("cause"))):
+        if case is None or not (case.kind in (LOST, *OF_UNKNOWN) or (case.kind == DIFFER and case.detail.get("cause"))):
             return False
         del self._open[account]
         return await release(self._pool, case.id, account, case.kind)

@@ -10,17 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from billing.money import MAX_MICROS, format_micros
+
 Book: TypeAlias = Literal["ledger", "store"]
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One book's view of an account, read in one step. `last_charge_offset` is the offset of the last usage record
-    that charged the account, -1 before the first."""
+    """One book's view of an account, read in one step, in micro-units of `currency`. `last_charge_offset` is the offset
+    of the last usage record that charged the account, -1 before the first."""
 
     balance_micros: int
     ledger_seq: int
     last_charge_offset: int
+    currency: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,20 @@ def compare(ledger: Side | None, store: Side | Unknown | None, *, same_usage: bo
     return Different(amount_micros) if amount_micros else Equal()
 
 
-def describe(comparison: Comparison) -> str:
-    """One short phrase for people."""
+def stuck(comparison: Comparison, ledger: Side | None) -> bool:
+    """Whether the account stays unknown until somebody acts: its record in the store is unreadable, or its balance is
+    beyond what the store can hold."""
+    match comparison:
+        case Unknown("unreadable"):
+            return True
+        case Unknown("overflow"):
+            return ledger is not None and abs(ledger.balance_micros) > MAX_MICROS
+        case _:
+            return False
+
+
+def describe(comparison: Comparison, currency: str = "") -> str:
+    """One short phrase for people; amounts are of `currency`."""
     match comparison:
         case Equal():
             return "equal"
@@ -89,6 +104,14 @@ def describe(comparison: Comparison) -> str:
         case Missing(book):
             return f"missing in the {book}"
         case Different(amount_micros):
-            return f"store differs from the ledger by {amount_micros:+d} micro-units"
+            amount = format_micros(amount_micros, currency or None)
+            return f"store differs from the ledger by {'+' if amount_micros > 0 else ''}{amount} {currency}".rstrip()
         case Unknown(reason):
-            return f"unknown ({reason})"
+            return f"unknown ({reason}{_why(reason, currency)})"
+
+
+def _why(reason: str, currency: str) -> str:
+    if reason == "overflow":
+        most = format_micros(MAX_MICROS, currency or None)
+        return f": its balance, or what is held, is beyond {most} {currency}".rstrip()
+    return ": its record in Redis was changed by another hand" if reason == "unreadable" else ""

@@ -12,6 +12,7 @@ from enum import StrEnum
 from billing.reconcile.compare import Behind, Comparison, Different, Equal, Missing, Unknown
 
 LOST_S = 30.0  # behind or missing for as long, nothing on its way: it was lost
+OVERFLOW_S = 10.0  # unknown for as long because of it: deriving was tried and does not help
 FIRST_AGAIN_S = 0.3
 LONGEST_AGAIN_S = 15.0
 CLOSE_LOOKS = 2  # closer looks that must agree
@@ -24,6 +25,8 @@ class Judgement(StrEnum):
     LOOK_AGAIN = "look_again"
     DIFFERS = "differs"  # the two books disagree at the same place
     LOST_IN_STORE = "lost_in_store"  # the store lacks the account, or entries of it, and none is on its way
+    UNREADABLE = "unreadable"  # the store's record of it was changed by another hand
+    OVERFLOWS = "overflows"  # its balance, or what is held, is beyond what the store can hold
     LEDGER_BEHIND = "ledger_behind"  # the store has seen an account, or entries, that the ledger does not have
 
 
@@ -47,6 +50,8 @@ def kind_of(comparison: Comparison) -> str:
             return f"{book} behind with {what}"
         case Missing(book):
             return f"missing in {book}"
+        case Unknown(reason):
+            return f"unknown: {reason}"
         case _:
             return type(comparison).__name__.lower()
 
@@ -76,5 +81,9 @@ def _verdict(watch: Watch, comparison: Comparison, now_s: float) -> Judgement:
             return Judgement.LEDGER_BEHIND
         case Behind("store", "entries") | Missing("store") if now_s - watch.since_s >= LOST_S and watch.close_looks:
             return Judgement.LOST_IN_STORE
+        case Unknown("unreadable") if watch.close_looks >= CLOSE_LOOKS:
+            return Judgement.UNREADABLE
+        case Unknown("overflow") if watch.close_looks >= CLOSE_LOOKS and now_s - watch.since_s >= OVERFLOW_S:
+            return Judgement.OVERFLOWS
         case Unknown() | _:
             return Judgement.LOOK_AGAIN

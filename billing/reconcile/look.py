@@ -74,7 +74,7 @@ class Looker:
 def ledger_side(row: Any) -> Side:
     """The ledger's side, of a row of the `reconcile.balances_…` queries."""
     last = row["last_charged_offset"]
-    return Side(row["balance_micros"], row["ledger_seq"], -1 if last is None else last)
+    return Side(row["balance_micros"], row["ledger_seq"], -1 if last is None else last, row["currency"])
 
 
 def _look(
@@ -112,7 +112,7 @@ def _store_side(answer: BalanceAnswer) -> Side | Unknown | None:
     match answer:
         case Known():
             balance_micros = answer.credit_micros - answer.used_micros
-            return Side(balance_micros, answer.ledger_seq, answer.last_charge_offset)
+            return Side(balance_micros, answer.ledger_seq, answer.last_charge_offset, answer.currency)
         case UnknownBalance():
             return Unknown(answer.reason)
         case NoSuchAccount():

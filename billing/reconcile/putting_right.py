@@ -17,7 +17,6 @@ from billing.ledger.queries import query
 from billing.ledger.retry import in_transaction
 from billing.ledger.view_correction import correct_view, prove_account
 from billing.recharge.switches import freeze_in
-from billing.reconcile.compare import describe
 from billing.reconcile.judge import Judgement
 from billing.reconcile.report import Compared
 
@@ -25,10 +24,16 @@ AUTHOR = "billing/reconciler"
 DIFFER = "books_differ"
 LOST = "entries_lost"
 BEHIND = "ledger_behind"
+UNREADABLE = "record_unreadable"
+OVERFLOW = "balance_overflow"
+OF_UNKNOWN = (UNREADABLE, OVERFLOW)
+"""The balance is unknown, so nobody is charged anyway; they end by themselves once the books agree."""
 _KINDS: Mapping[Judgement, str] = {
     Judgement.DIFFERS: DIFFER,
     Judgement.LOST_IN_STORE: LOST,
     Judgement.LEDGER_BEHIND: BEHIND,
+    Judgement.UNREADABLE: UNREADABLE,
+    Judgement.OVERFLOWS: OVERFLOW,
 }
 
 Repair: TypeAlias = Literal["view", "none"]
@@ -68,12 +73,15 @@ async def _act(
         accepted = await connection.fetchval(query("findings.accepted_micros"), account)
         if accepted == difference_micros:
             return Known()
-    elif judgement is Judgement.LOST_IN_STORE and await connection.fetchval(query("findings.has_outbox"), account):
+    if judgement is Judgement.LOST_IN_STORE and await connection.fetchval(query("findings.has_outbox"), account):
         return Known()  # the relay has yet to publish them
+    if _KINDS[judgement] in OF_UNKNOWN:
+        return await _unknown(connection, found, _KINDS[judgement])
     proof = await prove_account(connection, account)
     whole = proof is not None and proof.whole
     detail = {
-        "seen": describe(found.comparison),
+        "seen": found.what,
+        "currency": found.currency,
         "difference_micros": difference_micros,
         "ledger": _side(found.ledger),
         "store": _side(found.store),
@@ -86,7 +94,7 @@ async def _act(
     if finding is None:
         return Known()
     if judgement is not Judgement.LOST_IN_STORE:
-        reason = f"finding {finding}: {describe(found.comparison)}"
+        reason = f"finding {finding}: {found.what}"
         await freeze_in(connection, account, frozen=True, author=AUTHOR, reason=reason)
     if not (may_repair and whole) or judgement is Judgement.LEDGER_BEHIND:
         return Recorded(finding, new.kind, "none")
@@ -97,13 +105,22 @@ async def _act(
     return Recorded(finding, new.kind, "view")
 
 
+async def _unknown(connection: Connection, found: Compared, kind: str) -> Recorded | Known:
+    if found.ledger is None:
+        return Known()  # an account of nobody's: nothing can be said of it
+    detail = {"seen": found.what, "currency": found.currency, "ledger": _side(found.ledger)}
+    finding = await record(connection, NewFinding(kind, found.account, found.partition, detail=detail))
+    return Known() if finding is None else Recorded(finding, kind, "none")
+
+
 async def release(pool: Pool, finding: int, account: str, kind: str) -> bool:
     """The books of the account agree again: end the finding, and let the account go unless another finding keeps it.
     False when it had ended before."""
 
     async def work(connection: Connection) -> bool:
+        frozen_by_it = None if kind in OF_UNKNOWN else account
         return await release_in(
-            connection, finding, account, author=AUTHOR, reason="the books agree again", detail={"kind": kind}
+            connection, finding, frozen_by_it, author=AUTHOR, reason="the books agree again", detail={"kind": kind}
         )
 
     return await in_transaction(pool, work)

@@ -17,6 +17,7 @@ import asyncpg
 import structlog
 
 from billing.balance.calls import Functions
+from billing.balance.mending import mend
 from billing.balance.reader import PAGE
 from billing.ledger.database import Connection, Pool, connect
 from billing.ledger.history import forgotten, suspect
@@ -183,8 +184,14 @@ class Reconciler:
             await self._act_on(connection, found, judgement)
 
     async def _act_on(self, connection: Connection, found: Compared, judgement: Judgement) -> None:
-        if self._cases.has(found.account):
-            return
+        if not self._cases.has(found.account):
+            await self._record(connection, found, judgement)
+        if judgement is Judgement.UNREADABLE and self._may_repair():
+            self._repairs.append(time.monotonic())
+            answer = await mend(self._functions, found.partition, found.account)
+            log.warning("reconcile.mended", account=found.account, partition=found.partition, answer=str(answer))
+
+    async def _record(self, connection: Connection, found: Compared, judgement: Judgement) -> None:
         cause = None
         if judgement is Judgement.DIFFERS:
             cause = await repeated_session(connection, self._log, self._settings.topics.usage, found)

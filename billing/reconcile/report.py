@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from billing.reconcile.compare import Behind, Comparison, Different, Equal, Missing, Side, Unknown
+from billing.reconcile.compare import Behind, Comparison, Different, Equal, Missing, Side, Unknown, describe
 
 NAMED = 100
 
@@ -18,6 +18,17 @@ class Compared:
     comparison: Comparison
     ledger: Side | None
     store: Side | None
+
+    @property
+    def currency(self) -> str:
+        """The account's, "" where neither book says it."""
+        side = self.ledger or self.store
+        return "" if side is None else side.currency
+
+    @property
+    def what(self) -> str:
+        """How its sides compare, in one short phrase for people."""
+        return describe(self.comparison, self.currency)
 
 
 @dataclass(slots=True)

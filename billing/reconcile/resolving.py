@@ -17,16 +17,16 @@ from billing.ledger.incarnations import read_identity
 from billing.ledger.retry import in_transaction
 from billing.ledger.terms import MAX_TEXT, text_problem
 from billing.ledger.view_correction import correct_view, prove_account, recompute
-from billing.reconcile.compare import Different, Equal, describe
+from billing.reconcile.compare import Different, Equal
 from billing.reconcile.health import expecting_reader
 from billing.reconcile.look import Looker
-from billing.reconcile.putting_right import BEHIND, DIFFER, LOST, release_in
+from billing.reconcile.putting_right import BEHIND, DIFFER, LOST, OF_UNKNOWN, release_in
 from billing.reconcile.rebooking import booking_of
 from billing.reconcile.report import Compared
 from billing.settings import Settings
 from billing.usage.partitioner import home_partition
 
-OF_THE_BOOKS = (DIFFER, LOST, BEHIND)
+OF_THE_BOOKS = (DIFFER, LOST, BEHIND, *OF_UNKNOWN)
 POLL_S = 0.2
 
 Way: TypeAlias = Literal["look", "repair_view", "correct_ledger", "recompute_ledger", "accept", "book"]
@@ -88,7 +88,7 @@ async def _of_the_books(
         return await _end(pool, found, decision, "agreed", seq=seq)
     if decision.way == "accept":
         return await _end(pool, found, decision, "accepted", detail=_difference(seen))
-    why = "the ledger is not migrated" if seen is None else describe(seen.comparison)
+    why = "the ledger is not migrated" if seen is None else seen.what
     return NotResolved(f"the books of {account} do not agree: {why}")
 
 
@@ -100,9 +100,16 @@ def _refusal(number: int, found: Finding | None, decision: Decision) -> str | No
     for name, value in (("by", decision.author), ("reason", decision.reason)):
         if problem := text_problem(value, empty=False):
             return f"--{name} {problem}"
+    return _unfit(number, found, decision)
+
+
+def _unfit(number: int, found: Finding, decision: Decision) -> str | None:
+    """Why this way is none for this kind of finding."""
     of_the_books = found.kind in OF_THE_BOOKS
     if decision.way in ("repair_view", "correct_ledger", "recompute_ledger", "accept") and not of_the_books:
         return f"finding {number} ({found.kind}) is not about the two books of an account"
+    if decision.way == "accept" and found.kind in OF_UNKNOWN:
+        return f"finding {number} ({found.kind}): the balance is unknown, so there is no difference to let stand"
     if decision.way == "book" and booking_of(found, decision.author, decision.reason) is None:
         return f"finding {number} ({found.kind}) names nothing that could be booked"
     return None
@@ -175,7 +182,7 @@ async def _release(
     await release_in(
         connection,
         found.id,
-        found.account,
+        None if found.kind in OF_UNKNOWN else found.account,
         author=decision.author,
         reason=decision.reason,
         action=action,

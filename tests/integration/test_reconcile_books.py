@@ -79,7 +79,7 @@ async def test_s42_a_balance_changed_by_hand_is_found(running: Deployment) -> No
     assert not report.agreed
     assert report.different == 1
     assert report.accounts == report.equal + 1
-    ledger, store = Side(CREDIT, 1, -1), Side(CREDIT - 7, 1, -1)
+    ledger, store = Side(CREDIT, 1, -1, "USD"), Side(CREDIT - 7, 1, -1, "USD")
     assert only(report.named) == Compared(account, running.home(account), Different(-7), ledger, store)
     await tampering.write(genuine)
     assert (await running.reconcile()).agreed

@@ -12,8 +12,9 @@ import pytest_asyncio
 from command_runner import billing
 from reconcile_harness import CREDIT, Deployment, deployed
 from tampering import Tampering
-from usage_builders import ITEM, item
+from usage_builders import ITEM, STARTED, item, started
 
+from billing.balance import derive
 from billing.balance.records import AccountRecord
 from billing.devstack.isolation import isolated
 from billing.devstack.services import Services
@@ -177,12 +178,63 @@ async def test_s46_an_account_that_the_store_lacks_is_derived(
     finding = await found(running, account)
     assert (finding.kind, finding.detail["seen"]) == ("entries_lost", "missing in the store")
     await until_agreed(running, account, CREDIT - ITEM_PRICE)
+    await ended(running, account)
+    assert not await frozen(running, account)
 
-    async def ended() -> bool:
+
+async def ended(running: Deployment, account: str) -> None:
+    async def resolved() -> bool:
         return (await found(running, account)).resolution is not None
 
-    await running.until(ended)
+    await running.until(resolved)
+
+
+async def test_r1_a_record_made_unreadable_by_hand_is_named_and_derived_anew(running: Deployment) -> None:
+    """It stops its partition, until the reconciler has put an unknown balance in its place; what was held stays."""
+    account = await running.open()
+    await running.publish(account, STARTED, started(call_id="open"))
+    await running.until_settled()
+    held = (await running.balance(account)).held_micros
+    assert held > 0
+    tampering = Tampering(running, await running.balance(account))
+    whole = await tampering.read()
+    for repeated, junk in enumerate((b"junk", b"\xff" * len(whole))):
+        await tampering.write(junk)
+        await running.publish(account, ITEM, item(item_id=f"i-{repeated}"))
+        finding = await found(running, account, repeated=repeated)
+        assert finding.kind == "record_unreadable"
+        await until_agreed(running, account, CREDIT - (repeated + 1) * ITEM_PRICE)
+        await ended(running, account)
+        assert (await running.balance(account)).held_micros == held
+        assert [hold.session for hold in await running.holds(account)] == ["open"]
     assert not await frozen(running, account)
+
+
+@pytest.mark.slow
+async def test_r10_an_account_beyond_the_bounds_is_a_finding_that_says_the_way_out(
+    running: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "OVERFLOW_S", 0.5)
+    monkeypatch.setattr(derive, "BACKOFF_S", 0.5)
+    account = await running.open()
+    for number in range(4):
+        await running.publish(account, ITEM, item(item_id=f"i-{number}", quantity=2**31 - 1))
+    await running.until_ledger_settled()
+    finding = await found(running, account)
+    assert (finding.kind, finding.currency) == ("balance_overflow", "USD")
+    began = time.monotonic()
+    report = await running.reconcile()
+    assert (report.unknown, time.monotonic() - began < 5) == (1, True)
+    code, out, _ = await billing(running.settings, "findings", "show", str(finding.id))
+    assert code == 0
+    assert f"billing account adjust {account} AMOUNT" in " ".join(out.split())
+    assert "balance -9878424756.20 USD" in out
+    await running.debit(account, -5 * 10**15)
+    await until_agreed(running, account, CREDIT - 4 * (2**31 - 1) * ITEM_PRICE + 5 * 10**15)
+    await ended(running, account)
+    await running.publish(account, ITEM, item(item_id="after"))
+    await running.until_settled()
+    assert (await running.reconcile()).agreed
 
 
 async def test_s42_findings_are_listed_shown_and_resolved_by_command(running: Deployment) -> None:
@@ -197,7 +249,7 @@ async def test_s42_findings_are_listed_shown_and_resolved_by_command(running: De
     number = str(finding.id)
     code, out, err = await billing(running.settings, "findings", "resolve", number, *who, "--wait", "0")
     assert (code, out) == (1, "")
-    assert err == f"billing: the books of {account} do not agree: store differs from the ledger by -3 micro-units\n"
+    assert err == f"billing: the books of {account} do not agree: store differs from the ledger by -0.000003 USD\n"
     code, out, _ = await billing(running.settings, "findings", "resolve", number, *who, "--recompute-ledger", "--json")
     assert (code, json.loads(out)["action"]) == (0, "agreed")
     code, out, _ = await billing(running.settings, "findings", "show", number, "--json")

@@ -10,7 +10,7 @@ import pytest
 from billing.balance import derive
 from billing.balance.derive import BACKOFF_S, WAIT_S, Deriver
 from billing.balance.keys import KeySpace
-from billing.balance.records import UnknownRecord
+from billing.balance.records import AccountRecord, UnknownRecord
 from billing.balance.snapshot import AccountSnapshot, LedgerLagging, LedgerUnavailable
 from billing.stream.sink import Fenced, Owner
 
@@ -93,12 +93,15 @@ async def test_a_refusal_of_the_store_ends_the_round(bench: Bench) -> None:
 
 
 async def test_s13_an_account_that_the_store_cannot_hold_stays_unknown_and_stops_nobody(bench: Bench) -> None:
-    bench.ledger = [replace(SNAPSHOT, used_micros=2**53)]
+    bench.ledger = [replace(SNAPSHOT, used_micros=2**53 + 6)]
     assert await bench.tend(10) is None
     assert bench.calls == []  # the function would refuse it as a bug, which ends the process
     await bench.tend(10)
     assert len(bench.asked) == 1
     bench.now_s += BACKOFF_S
-    bench.ledger = [replace(SNAPSHOT, used_micros=2**53 - 1)]
+    bench.ledger = [replace(SNAPSHOT, used_micros=2**53 + 3)]  # what was ever used does not fit, the balance does
     await bench.tend(10)
     assert bench.calls[-1][0] == "derive"
+    record = AccountRecord.read(bench.calls[-1][1][5])
+    assert record is not None
+    assert (record.credit, record.used) == (3 - 2**53, 1)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from billing.reconcile.compare import Behind, Comparison, Different, Equal, Missing, Side, Unknown, compare, describe
+from billing.reconcile.compare import (
+    Behind,
+    Comparison,
+    Different,
+    Equal,
+    Missing,
+    Side,
+    Unknown,
+    compare,
+    describe,
+    stuck,
+)
 
 SAME = Side(balance_micros=5_000_000, ledger_seq=3, last_charge_offset=41)
 
@@ -65,9 +76,18 @@ def test_r1_missing_and_unknown_are_not_a_balance_of_zero() -> None:
         (Equal(), "equal"),
         (Behind("store", "usage"), "store is behind with usage"),
         (Missing("ledger"), "missing in the ledger"),
-        (Different(-5), "store differs from the ledger by -5 micro-units"),
+        (Different(-5), "store differs from the ledger by -0.000005 USD"),
         (Unknown("gap"), "unknown (gap)"),
+        (Unknown("overflow"), "unknown (overflow: its balance, or what is held, is beyond 9007199254.740991 USD)"),
     ],
 )
 def test_description(comparison: Comparison, phrase: str) -> None:
-    assert describe(comparison) == phrase
+    assert describe(comparison, "USD") == phrase
+
+
+def test_r10_what_no_later_look_changes_is_said_at_once() -> None:
+    assert stuck(Unknown("unreadable"), SAME)
+    assert stuck(Unknown("overflow"), side(balance=-(2**53)))
+    assert not stuck(Unknown("overflow"), side(balance=1 - 2**53))  # deriving helps
+    assert not stuck(Unknown("overflow"), None)
+    assert not stuck(Unknown("deriving"), SAME)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from billing.reconcile.compare import Behind, Comparison, Different, Equal, Missing, Unknown
-from billing.reconcile.judge import FIRST_AGAIN_S, LONGEST_AGAIN_S, LOST_S, Judgement, Watch, judge
+from billing.reconcile.judge import FIRST_AGAIN_S, LONGEST_AGAIN_S, LOST_S, OVERFLOW_S, Judgement, Watch, judge
 from billing.reconcile.reconciler_settings import NAME, per_second_from_env
 from billing.settings import SettingError
 
@@ -34,6 +34,14 @@ AGAIN = Judgement.LOOK_AGAIN
 def test_s42_two_closer_looks_make_a_finding(comparison: Comparison, judgement: Judgement) -> None:
     assert looks((comparison, 0, False), (comparison, 1, True), (comparison, 2, True)) == [AGAIN, AGAIN, judgement]
     assert looks(*((comparison, at, False) for at in range(50))) == [AGAIN] * 50
+
+
+def test_r10_an_unreadable_record_and_one_that_stays_beyond_the_bounds_are_findings() -> None:
+    unreadable, overflow = Unknown("unreadable"), Unknown("overflow")
+    assert looks(*((unreadable, at, True) for at in (0, 1))) == [AGAIN, Judgement.UNREADABLE]
+    at_s = [0.0, 1.0, OVERFLOW_S]
+    assert looks(*((overflow, at, True) for at in at_s)) == [AGAIN, AGAIN, Judgement.OVERFLOWS]
+    assert looks((overflow, 0, True), (Unknown("correcting"), 5, True), (overflow, OVERFLOW_S, True)) == [AGAIN] * 3
 
 
 @pytest.mark.parametrize("comparison", [Behind("store", "entries"), Missing("store")])

@@ -208,3 +208,60 @@ local function derive(keys, args)
   finish(keys, {})
   return {'applied', #out.list}
 end
+
+local function readable_account(packed)
+  if #packed ~= struct.size(ACCOUNT_FORMAT) then
+    return false
+  end
+  local record = unpack_account(packed)
+  return string.match(record[CURRENCY], '^%u%u%u$') and whole_account(record) and record[STATUS] <= 2 and record
+end
+
+local function readable_unknown(packed)
+  local decoded, unknown = pcall(cmsgpack.unpack, packed)
+  return decoded and type(unknown) == 'table' and type(unknown[U_REASON]) == 'string' and whole(unknown[U_OFFSET], 0)
+    and whole(unknown[U_SEEN], 0) and whole(unknown[U_FIRST], 0) and unknown
+end
+
+-- What is held by these sessions, and those whose holds cannot be read.
+local function held_by(keys, sessions)
+  local held, lost = 0, {}
+  for i, packed in ipairs(read_all('HMGET', keys[SESS], sessions)) do
+    local amount = packed and #packed == struct.size(HOLD_FORMAT) and unpack_hold(packed) or nil
+    if whole(amount, 0) then
+      held = held + amount
+    elseif packed then
+      lost[#lost + 1] = sessions[i]
+    end
+  end
+  return held, lost
+end
+
+-- A record that another hand made unreadable stops its partition. An empty one takes its place, of a balance that is
+-- unknown until the owner has derived it; what is held stays. Any other record is left alone.
+-- ARGV goes on after the incarnation: account, then the sessions that have holds of it
+local function mend(keys, args)
+  local state, refusal = admit(keys, args)
+  if not state then
+    return refusal
+  end
+  local account, at = args[5], state.usage_offset
+  local packed, why = redis.call('HGET', keys[ACCT], account), redis.call('HGET', keys[DERIVING], account)
+  local record, unknown = packed and readable_account(packed), why and readable_unknown(why)
+  if (record or not packed) and (unknown or not why) then
+    return {'moved'}
+  end
+  local held, lost = held_by(keys, {unpack(args, 6)})
+  mark_torn(keys)
+  write_all('HDEL', keys[SESS], lost)
+  write_all('ZREM', keys[LEASE], lost)
+  if packed and not record then
+    write('SREM', keys[ALERT], account)
+    write('HSET', keys[ACCT], account, pack_account({'XXX', 0, 0, held, 0, false, 0, 0, -1, IS_OPEN, 0}))
+  end
+  if not unknown then
+    write('HSET', keys[DERIVING], account, cmsgpack.pack({'unreadable', at, record and record[SEQ] or 0, at}))
+  end
+  finish(keys, {})
+  return {'applied'}
+end

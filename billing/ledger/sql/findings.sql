@@ -21,16 +21,17 @@ returning finding_id;
 
 -- name: page
 -- At most $2 findings with an id above $1; $3 only open ones, $4 of this account, $5 of this kind (null: any).
-select f.*, r.resolved_at, r.author, r.reason, r.action, r.detail as resolution
-  from findings f left join finding_resolutions r on r.finding_id = f.id
+select f.*, r.resolved_at, r.author, r.reason, r.action, r.detail as resolution, a.currency
+  from findings f left join finding_resolutions r on r.finding_id = f.id left join accounts a on a.id = f.account_id
  where f.id > $1 and (not $3 or r.finding_id is null) and ($4::text is null or f.account_id = $4)
    and ($5::text is null or f.kind = $5)
  order by f.id limit $2;
 
 -- name: one
 -- Finding $1 with what became of it.
-select f.*, r.resolved_at, r.author, r.reason, r.action, r.detail as resolution
-  from findings f left join finding_resolutions r on r.finding_id = f.id where f.id = $1;
+select f.*, r.resolved_at, r.author, r.reason, r.action, r.detail as resolution, a.currency
+  from findings f left join finding_resolutions r on r.finding_id = f.id left join accounts a on a.id = f.account_id
+ where f.id = $1;
 
 -- name: open_counts
 -- Open findings per kind.

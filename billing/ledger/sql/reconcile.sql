@@ -20,14 +20,14 @@ select count(*) from accounts where home_partition = $1;
 
 -- name: balances_page
 -- At most $3 accounts of partition $1 after $2 in id order: what is compared.
-select a.id, b.credit_micros - b.used_micros as balance_micros, b.ledger_seq, b.last_charged_offset
+select a.id, a.currency, b.credit_micros - b.used_micros as balance_micros, b.ledger_seq, b.last_charged_offset
   from accounts a join balances b on b.account_id = a.id
  where a.home_partition = $1 and a.id > $2
  order by a.id limit $3;
 
 -- name: balances_of
 -- The same of the accounts $2, where partition $1 is their home.
-select a.id, b.credit_micros - b.used_micros as balance_micros, b.ledger_seq, b.last_charged_offset
+select a.id, a.currency, b.credit_micros - b.used_micros as balance_micros, b.ledger_seq, b.last_charged_offset
   from accounts a join balances b on b.account_id = a.id
  where a.id = any($2::text[]) and a.home_partition = $1;
 
@@ -38,7 +38,7 @@ select next_offset from positions where topic = $1 and partition = $2;
 -- name: balances_below
 -- The same of the accounts $2, whose home is partition $1, as they were at usage offset $3, which the ledger has reached:
 -- what was charged since is left out. Only accounts charged since have their usage looked through.
-select a.id, b.ledger_seq, b.credit_micros - b.used_micros + coalesce(u.since_micros, 0)::bigint as balance_micros,
+select a.id, a.currency, b.ledger_seq, b.credit_micros - b.used_micros + coalesce(u.since_micros, 0)::bigint as balance_micros,
        case when b.last_charged_offset < $3 then b.last_charged_offset
             else greatest(u.last_offset, (select last_offset from archived_accounts x
                                            where x.account_id = a.id and x.last_offset < $3)) end as last_charged_offset
