@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from billing.cli.answers import in_words
+from billing.cli.answers import explain_refusal, in_words
 from billing.cli.common import (
     AMOUNT,
     by_option,
@@ -22,6 +22,7 @@ from billing.cli.common import (
     store,
 )
 from billing.ledger.findings import Finding, findings, show
+from billing.money import format_micros
 from billing.reconcile.advice import advice
 from billing.reconcile.resolving import Decision, NotResolved, Resolved, Way, resolve_finding
 from billing.settings import Settings
@@ -104,9 +105,11 @@ def resolve(number: int, wait_s: float, as_json: bool, **given: Any) -> int:
     A finding about the books ends only when they agree (which is waited for), or with --anyway. Exit code 1 when they
     still do not: what was booked stays, the same command again goes on.
     """
-    asked = [way for option, way in WAYS.items() if given[option] not in (None, False)]
+    asked = [way for option, way in WAYS.items() if given[option] is not None and given[option] is not False]
     if len(asked) > 1:
         refuse("one way at a time")
+    if given["correct_ledger"] == 0:
+        refuse("--correct-ledger: AMOUNT must not be 0")
     amount_micros = given["correct_ledger"] or 0
     decision = Decision(asked[0] if asked else "look", given["by"], given["reason"], amount_micros)
 
@@ -117,14 +120,25 @@ def resolve(number: int, wait_s: float, as_json: bool, **given: Any) -> int:
 
     answer = run(work())
     if isinstance(answer, NotResolved):
+        why = answer.reason if answer.refusal is None else f"{answer.reason}: {explain_refusal(answer.refusal)}"
         if as_json:
-            print_json({"finding": number, "resolved": False, "reason": answer.reason})
+            print_json({"finding": number, "resolved": False, "reason": why})
         else:
-            click.echo(f"billing: {answer.reason}", err=True)
+            click.echo(f"billing: {why}", err=True)
         return 1
-    fields = {"finding": number, "resolved": True, "action": answer.action, "ledger_seq": answer.ledger_seq}
+    fields: dict[str, Any] = {"finding": number, "resolved": True, "action": answer.action}
+    fields |= {"ledger_seq": answer.ledger_seq}
+    fields |= {"booked_micros": answer.amount_micros} if as_json else {"booked": _booked(answer)}
     print_fields(fields, as_json=as_json)
     return 0
+
+
+def _booked(answer: Resolved) -> str:
+    if answer.amount_micros:
+        return f"{format_micros(answer.amount_micros, answer.currency)} {answer.currency}"
+    if answer.ledger_seq is not None:
+        return "no money: Redis has worked the account out anew"
+    return "nothing: the books agree" if answer.action == "agreed" else "nothing"
 
 
 def _fields(found: Finding) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from billing.balance.calls import Functions
-from billing.ledger.booking import Booked, EntryRequest, book
+from billing.ledger.booking import Booked, Conflict, EntryRequest, Invalid, NoSuchAccount, book
 from billing.ledger.database import Connection, Pool, RollBack, lease
 from billing.ledger.findings import Action, Finding, show
 from billing.ledger.incarnations import read_identity
@@ -45,18 +45,23 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The finding ended. `ledger_seq` is the newest entry that was booked for it, None when none was."""
+    """The finding ended. `ledger_seq` is the newest entry that was booked for it, None when none was; the customer's
+    balance has changed by `amount_micros`."""
 
     finding: int
     action: Action
     ledger_seq: int | None
+    amount_micros: int = 0
+    currency: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NotResolved:
-    """It stays open, because of `reason`. What was booked stays booked; the same command again goes on."""
+    """It stays open, because of `reason`, or of the ledger's `refusal`. What was booked stays booked; the same command
+    again goes on."""
 
     reason: str
+    refusal: Conflict | NoSuchAccount | Invalid | None = None
 
 
 async def resolve_finding(
@@ -78,7 +83,11 @@ async def _of_the_books(
     pool: Pool, functions: Functions, settings: Settings, found: Finding, decision: Decision, *, wait_s: float
 ) -> Resolved | NotResolved:
     account, seq = found.account or "", None
-    if decision.way in ("repair_view", "correct_ledger", "recompute_ledger"):
+    wanted = decision.way in ("repair_view", "correct_ledger", "recompute_ledger")
+    if decision.way == "repair_view":
+        before = await compare_account(pool, functions, settings, account, wait_s=min(1.0, wait_s))
+        wanted = before is None or not isinstance(before.comparison, Equal)
+    if wanted:
         answer = await _put_right(pool, found, decision)
         if isinstance(answer, NotResolved):
             return answer
@@ -134,7 +143,7 @@ async def _put_right(pool: Pool, found: Finding, decision: Decision) -> int | No
             request = EntryRequest(account, decision.amount_micros, "adjustment", reason, author, key)
             answer = await book(connection, request)
             if not isinstance(answer, Booked):
-                raise RollBack(NotResolved(f"the ledger refuses the entry: {answer}"))
+                raise RollBack(NotResolved("the ledger refuses the entry", answer))
         delta_micros = -int(found.detail.get("difference_micros") or 0) + decision.amount_micros
         seq = await correct_view(
             connection, account, finding=found.id, delta_micros=delta_micros, author=author, reason=reason
@@ -152,10 +161,10 @@ async def _book(pool: Pool, found: Finding, decision: Decision) -> Resolved | No
     async def work(connection: Connection) -> Resolved | NotResolved:
         answer = await book(connection, request)
         if not isinstance(answer, Booked):
-            return NotResolved(f"the ledger refuses the entry: {answer}")
+            return NotResolved("the ledger refuses the entry", answer)
         detail = {"entry": answer.entry_id, "amount_micros": request.amount_micros}
         await _release(connection, found, decision, "booked", detail)
-        return Resolved(found.id, "booked", answer.ledger_seq)
+        return Resolved(found.id, "booked", answer.ledger_seq, request.amount_micros, answer.currency)
 
     return await in_transaction(pool, work)
 
@@ -171,7 +180,7 @@ async def _end(
 ) -> Resolved:
     async def work(connection: Connection) -> Resolved:
         await _release(connection, found, decision, action, detail)
-        return Resolved(found.id, action, seq)
+        return Resolved(found.id, action, seq, 0 if seq is None else decision.amount_micros, found.currency)
 
     return await in_transaction(pool, work)
 

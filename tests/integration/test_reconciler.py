@@ -20,6 +20,7 @@ from billing.devstack.isolation import isolated
 from billing.devstack.services import Services
 from billing.ledger.database import fetch, fetchrow, lease
 from billing.ledger.findings import Finding, findings
+from billing.ledger.terms import Invalid
 from billing.ledger.verify import verify
 from billing.reconcile import judge
 from billing.reconcile.resolving import Decision, NotResolved, Resolved, resolve_finding
@@ -105,7 +106,7 @@ async def test_s42_a_wrong_view_is_frozen_recorded_and_derived_anew(running: Dep
     # nobody knows why: it stays frozen until a person says so, and is recorded once
     assert await frozen(running, account)
     assert len([f async for f in findings(running.pool, account=account)]) == 1
-    assert await resolve(running, finding.id, "look") == Resolved(finding.id, "agreed", None)
+    assert await resolve(running, finding.id, "look") == Resolved(finding.id, "agreed", None, 0, "USD")
     assert not await frozen(running, account)
     assert isinstance(await resolve(running, finding.id, "look"), NotResolved)
     assert all(check.passed for check in await verify(running.pool))
@@ -135,9 +136,10 @@ async def test_s42_a_wrong_ledger_is_corrected_by_an_entry_and_the_view_follows(
     await drift(running, account, -9)
     finding = await found(running, account)
     await until_agreed(running, account, CREDIT)
+    refused = await resolve(running, finding.id, "correct_ledger", 2**53 - 1)
+    assert isinstance(getattr(refused, "refusal", None), Invalid)
     answer = await resolve(running, finding.id, "correct_ledger", 9)
-    assert isinstance(answer, Resolved), answer
-    assert answer.ledger_seq == 4
+    assert answer == Resolved(finding.id, "agreed", 4, 9, "USD")
     assert await resolve(running, finding.id, "correct_ledger", 9) != answer
     await until_agreed(running, account, CREDIT + 9)
     rows = await fetch(
@@ -250,8 +252,12 @@ async def test_s42_findings_are_listed_shown_and_resolved_by_command(running: De
     code, out, err = await billing(running.settings, "findings", "resolve", number, *who, "--wait", "0")
     assert (code, out) == (1, "")
     assert err == f"billing: the books of {account} do not agree: store differs from the ledger by -0.000003 USD\n"
-    code, out, _ = await billing(running.settings, "findings", "resolve", number, *who, "--recompute-ledger", "--json")
-    assert (code, json.loads(out)["action"]) == (0, "agreed")
+    code, _, err = await billing(running.settings, "findings", "resolve", number, *who, "--correct-ledger", "0")
+    assert (code, err) == (2, "billing: --correct-ledger: AMOUNT must not be 0\n")
+    await tamper_with_ledger(running, account, -3)  # somebody has put it right meanwhile
+    code, out, _ = await billing(running.settings, "findings", "resolve", number, *who, "--repair-view")
+    assert code == 0
+    assert out.splitlines()[-2:] == ["ledger_seq  -", "booked      nothing: the books agree"]
     code, out, _ = await billing(running.settings, "findings", "show", number, "--json")
     shown = json.loads(out)["resolution"]
     assert (shown["by"], shown["why"], shown["action"]) == ("ada", "disk replaced", "agreed")
@@ -300,7 +306,7 @@ async def test_s42_an_operator_lets_a_difference_stand(running: Deployment) -> N
     await tamper_with_ledger(running, account, 3)
     finding = await found(running, account)
     assert isinstance(await resolve(running, finding.id, "look", wait_s=0), NotResolved)
-    assert await resolve(running, finding.id, "accept") == Resolved(finding.id, "accepted", None)
+    assert await resolve(running, finding.id, "accept") == Resolved(finding.id, "accepted", None, 0, "USD")
     assert not await frozen(running, account)
     await drift(running, account, 1)  # another difference than the one that was let stand
     later = await found(running, account, repeated=1)
