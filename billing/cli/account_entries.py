@@ -8,7 +8,17 @@ from typing import Literal
 import click
 
 from billing.cli.answers import explain_refusal
-from billing.cli.common import AMOUNT, author, by_option, json_option, ledger, print_fields, reason_option, refuse, run
+from billing.cli.common import (
+    AMOUNT,
+    by_option,
+    json_option,
+    ledger,
+    me_option,
+    print_fields,
+    reason_option,
+    refuse,
+    run,
+)
 from billing.cli.shown import no_wait_option, until_shown
 from billing.ledger import booking
 from billing.ledger.booking import Acknowledged, BookAnswer, Booked
@@ -25,18 +35,27 @@ key_option = click.option("--key", help="The same key books once.")
 @click.argument("account_id", metavar="ID")
 @click.argument("amount_micros", metavar="AMOUNT", type=AMOUNT)
 @reason_option
+@me_option
 @click.option("--goodwill", is_flag=True, help="A gift: nothing was paid for it.")
 @key_option
 @no_wait_option
 @json_option
 def credit(
-    account_id: str, amount_micros: int, *, reason: str, goodwill: bool, key: str | None, no_wait: bool, as_json: bool
+    account_id: str,
+    amount_micros: int,
+    *,
+    reason: str,
+    by: str,
+    goodwill: bool,
+    key: str | None,
+    no_wait: bool,
+    as_json: bool,
 ) -> None:
     """Credit an account by hand."""
     origin: Literal["goodwill", "credit"] = "goodwill" if goodwill else "credit"
 
     async def book(pool: Pool) -> BookAnswer:
-        return await booking.credit(pool, account_id, amount_micros, reason, author=author(), key=key, origin=origin)
+        return await booking.credit(pool, account_id, amount_micros, reason, author=by, key=key, origin=origin)
 
     _print_booked(run(_book(Settings.from_env(), book, wait=not no_wait)), as_json=as_json)
 

@@ -10,7 +10,18 @@ import click
 from billing.cli.account_csv import read_accounts
 from billing.cli.account_entries import acknowledge, adjust, credit
 from billing.cli.answers import account_fields, explain_refusal, for_people
-from billing.cli.common import AMOUNT, MOMENT, author, json_option, ledger, print_fields, print_rows, refuse, run
+from billing.cli.common import (
+    AMOUNT,
+    MOMENT,
+    author,
+    json_option,
+    ledger,
+    me_option,
+    print_fields,
+    print_rows,
+    refuse,
+    run,
+)
 from billing.cli.shown import no_wait_option, until_shown
 from billing.ledger import accounts as books
 from billing.ledger.opening import import_accounts, open_account
@@ -29,6 +40,8 @@ from billing.ledger.terms import (
 from billing.settings import Settings
 
 T = TypeVar("T")
+
+why_option = click.option("--reason", default="", metavar="TEXT", help="Why; kept with it.")
 
 
 @click.group()
@@ -141,12 +154,14 @@ def list_(as_json: bool) -> None:
 @click.option("--daily-cap", "daily_cap_micros", type=AMOUNT)
 @click.option("--no-recharge", is_flag=True, help="Never recharge it automatically any more; forgets its card.")
 @click.option("--status", type=click.Choice(["open", "suspended"]))
-@click.option("--reason", default="")
+@me_option
+@why_option
 @no_wait_option
 @json_option
 def set_(
     account_id: str,
     *,
+    by: str,
     reason: str,
     no_wait: bool,
     as_json: bool,
@@ -154,11 +169,11 @@ def set_(
     no_recharge: bool,
     **given: Any,
 ) -> None:
-    """Change an account's terms; what is not named stays."""
+    """Change an account's terms; what is not named stays. Who, why and what it was becomes an entry of it."""
     changes = Changes(effective_ms=effective_ms, **{name: _or_keep(value) for name, value in given.items()})
     if no_recharge:
         changes = replace(changes, recharge_below_micros=None, recharge_by_micros=None, payment_method=None)
-    _change(account_id, changes, reason, wait=not no_wait, as_json=as_json)
+    _change(account_id, changes, (by, reason), wait=not no_wait, as_json=as_json)
 
 
 def _or_keep(value: T | None) -> T | Keep:
@@ -167,18 +182,21 @@ def _or_keep(value: T | None) -> T | Keep:
 
 @account.command("close")
 @click.argument("account_id", metavar="ID")
-@click.option("--reason", default="")
+@me_option
+@why_option
 @no_wait_option
 @json_option
-def close(account_id: str, reason: str, no_wait: bool, as_json: bool) -> None:
+def close(account_id: str, *, by: str, reason: str, no_wait: bool, as_json: bool) -> None:
     """Close an account. Usage that happens is still charged."""
-    _change(account_id, Changes(status="closed"), reason, wait=not no_wait, as_json=as_json)
+    _change(account_id, Changes(status="closed"), (by, reason), wait=not no_wait, as_json=as_json)
 
 
-def _change(account_id: str, changes: Changes, reason: str, *, wait: bool, as_json: bool) -> None:
+def _change(account_id: str, changes: Changes, signed: tuple[str, str], *, wait: bool, as_json: bool) -> None:
+    by, reason = signed
+
     async def work(settings: Settings) -> Changed | Unchanged:
         async with ledger(settings) as pool:
-            answer = await books.set_account(pool, account_id, changes, author=author(), reason=reason)
+            answer = await books.set_account(pool, account_id, changes, author=by, reason=reason)
         if not isinstance(answer, Changed | Unchanged):
             refuse(explain_refusal(answer))
         if wait:

@@ -21,8 +21,20 @@ from billing.settings import Settings
 
 T = TypeVar("T")
 
+
+def author() -> str:
+    """Who is at the keyboard, for the journal."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 by_option = click.option("--by", required=True, metavar="NAME", help="Who decides this; kept with it.")
+me_option = click.option(
+    "--by", default=author, metavar="NAME", help="Who decides this; kept with it. By default the user here."
+)
 reason_option = click.option("--reason", required=True, metavar="TEXT", help="Why; kept with it.")
 
 
@@ -35,14 +47,6 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def refuse(reason: str) -> NoReturn:
     """End the command with one line and exit code 2."""
     raise click.ClickException(reason)
-
-
-def author() -> str:
-    """Who is at the keyboard, for the journal."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 class Amount(click.ParamType[int]):

@@ -130,7 +130,10 @@ async def test_recharge_can_be_switched_off_and_declines_forgiven(books: Books, 
     assert refused.refusal is Refusal.DECLINES_BACK_OFF
     assert await answer(environment, "recharge", "forgive", "acme", "--by", "ada", "--reason", "bank called")
     await books.declined(await books.opened("acme", view), "pi_2")
-    assert (await answer(environment, "account", "set", "acme", "--no-recharge", "--no-wait"))["changed"]
+    who = ("--by", "ada", "--reason", "the customer asked")
+    assert (await answer(environment, "account", "set", "acme", "--no-recharge", *who, "--no-wait"))["changed"]
+    entry = await books.pool.fetchrow("select author, reason from journal where kind = 'changed'")
+    assert tuple(entry) == ("ada", "the customer asked")
     refused = await books.store.evaluate("acme", view)
     assert isinstance(refused, RefusedBy)
     assert refused.refusal is Refusal.NOT_CONFIGURED
