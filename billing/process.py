@@ -75,7 +75,7 @@ class Process:
     async def run(self, runner: Runner[Any], background: asyncio.Task[Any]) -> Finished:
         """Drive `runner` until it ends, the process is asked to stop, or `background` fails (which is raised)."""
         self.health = runner.snapshot
-        _quiet_collector()
+        quiet_collector()
         running = asyncio.create_task(runner.run(), name="runner")
         stop = asyncio.create_task(self.stopping.wait(), name="stopping")
         await asyncio.wait({running, stop, background}, return_when=asyncio.FIRST_COMPLETED)
@@ -94,7 +94,7 @@ Main = Callable[[Process], Awaitable[int]]
 
 
 
-def _quiet_collector() -> None:
+def quiet_collector() -> None:
     """What there is now, a catalogue of millions above all, stays: the collector need not walk through it again."""
     gc.collect()
     gc.freeze()

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
-from billing.admission.balances import Balances, RemembersIncarnations
+from billing.admission.balances import Balances, QuickReads
 from billing.admission.catalogue import KeptCatalogue
 from billing.admission.http import serving
 from billing.admission.identity import KnownIdentity
@@ -25,7 +25,7 @@ from billing.admission.settings import AdmissionSettings
 from billing.balance.client import Client, UnsupportedServer, check_server, open_client
 from billing.ledger.database import open_pool
 from billing.listening import CannotListen
-from billing.process import Process, Refusal, run_process
+from billing.process import Process, Refusal, quiet_collector, run_process
 from billing.settings import SettingError
 from billing.stream.kafka_reader import LogReader
 
@@ -51,10 +51,10 @@ async def admission(process: Process) -> int:
             LogReader(settings.kafka_bootstrap, client_id="billing-admission-reader") as reader,
             LogReader(settings.kafka_bootstrap, client_id="billing-admission-ends", deadline_seconds=5) as ends_reader,
         ):
-            catalogue = KeptCatalogue(reader, settings.topics.tariffs)
+            catalogue = KeptCatalogue(reader, settings.topics.tariffs, on_read=quiet_collector)
             identity = KnownIdentity(pool)
             balances = Balances(
-                RemembersIncarnations(client, settings.key_space, timeout_s=deadline_s),
+                QuickReads(client, settings.key_space, timeout_s=deadline_s),
                 settings.topics,
                 timeline=lambda: catalogue.current.timeline if catalogue.current else None,
                 identity=lambda: identity.current,

@@ -14,7 +14,7 @@ from balance_harness import entries, opened
 from guard_harness import KEYS, TOPICS, Guarded
 from yarl import URL
 
-from billing.admission.balances import Balances, RemembersIncarnations
+from billing.admission.balances import Balances, QuickReads
 from billing.admission.http import serving
 from billing.admission.lag import LogEnds
 from billing.admission.service import Admission
@@ -93,7 +93,7 @@ async def served(guarded: Guarded, policy: UnknownPolicy = "allow") -> AsyncIter
     made = Served(guarded, build.catalogue(), guarded.identity)
     async with open_client(guarded.server.url, timeout_s=DEADLINE_S, max_connections=KEYS.partitions + 4) as client:
         balances = Balances(
-            RemembersIncarnations(client, KEYS, timeout_s=DEADLINE_S),
+            QuickReads(client, KEYS, timeout_s=DEADLINE_S),
             TOPICS,
             timeline=lambda: made.catalogue.timeline if made.catalogue else None,
             identity=lambda: made.identity,

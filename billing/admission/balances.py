@@ -1,6 +1,6 @@
 """Reading balances for admission: at most one call of the store for each, within a deadline, bounded in number.
 
-A partition has one call under way at a time. Reads that come meanwhile share the next one, so the busier the machine,
+A partition has a few calls under way at a time. Reads that come beyond share the next one, so the busier the machine,
 the fewer calls, and a slow store is never asked more and more at once.
 """
 
@@ -11,9 +11,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import islice
 
+from redis.asyncio import Redis
+
 from billing.admission import metrics
+from billing.admission.pipelined import Pipelined
+from billing.admission.resp import pack
 from billing.balance.balances import BalanceAnswer, PartitionView, Unknown
-from billing.balance.calls import Argument, Functions, Reply, Trouble
+from billing.balance.calls import Argument, Functions, Reply, Trouble, refusal
 from billing.balance.client import Client
 from billing.balance.keys import KeySpace
 from billing.balance.reader import PAGE, BalanceReader
@@ -26,13 +30,19 @@ MAX_WAITING = 2_000
 """Reads under way and waiting; more are Unknown at once."""
 
 
-class RemembersIncarnations(Functions):
-    """Asks for a partition's incarnation once, so that a read is one call. The function compares it with the one in
-    force, so an old one is noticed, and forgotten."""
+UNDER_WAY = 4
+"""Calls of one partition at a time. With one alone, a read that just missed it would wait for two of the consumer's."""
+
+
+class QuickReads(Functions):
+    """Functions whose read-only calls share a connection, and ask for a partition's incarnation once, so that a read is
+    one call. The function compares it with the one in force, so an old one is noticed, and forgotten."""
 
     def __init__(self, client: Client, keys: KeySpace, *, timeout_s: float) -> None:
         super().__init__(client, keys, timeout_s=timeout_s)
         self._known: dict[int, str] = {}
+        self._pipes: dict[Redis, Pipelined] = {}
+        self._silent_s = 2 * timeout_s
 
     async def incarnation(self, partition: int) -> str | ReadOnly | Unavailable | Uninitialised:
         """The incarnation that was in force when it was last asked for."""
@@ -48,10 +58,26 @@ class RemembersIncarnations(Functions):
         self, name: str, keys: list[str], incarnation: str, *args: Argument, read_only: bool = False
     ) -> Reply | Trouble:
         """As `Functions.call`; a store that is not what was expected is asked again before the next call."""
-        reply = await super().call(name, keys, incarnation, *args, read_only=read_only)
+        if not read_only:
+            return await super().call(name, keys, incarnation, *args)
+        head = ("FCALL_RO", f"{self.library}_{name}", len(keys), *keys)
+        command = pack((*head, self.version, self.keys.partitions, self.keys.generation_ms, incarnation, *args))
+        answered = await self.at(keys[0], lambda node: self._pipe(node).ask(command))
+        reply: Reply | Trouble = refusal(answered) if isinstance(answered, list) else answered
         if isinstance(reply, Uninitialised):
             self._known.clear()
         return reply
+
+    def close(self) -> None:
+        """Drop the connections of reads."""
+        for pipe in self._pipes.values():
+            pipe.close()
+
+    def _pipe(self, node: Redis) -> Pipelined:
+        pipe = self._pipes.get(node)
+        if pipe is None:
+            pipe = self._pipes[node] = Pipelined(node, silent_s=self._silent_s)
+        return pipe
 
 
 class Balances:
@@ -60,7 +86,7 @@ class Balances:
 
     def __init__(
         self,
-        functions: Functions,
+        functions: QuickReads,
         topics: Topics,
         *,
         timeline: Callable[[], str | None],
@@ -96,6 +122,7 @@ class Balances:
     async def close(self) -> None:
         """End the calls under way."""
         await asyncio.gather(*(lane.close() for lane in self._lanes))
+        self._functions.close()
 
     async def _read(self, account: str) -> BalanceAnswer:
         self._asked += 1
@@ -127,42 +154,41 @@ class Balances:
 
 
 class _Lane:
-    """One partition: a call under way, and the reads that share the next one. `ask` never raises for a store that is
-    away, and has a deadline."""
+    """One partition: a few calls under way, and the reads that share the next one. `ask` never raises for a store that
+    is away, and has a deadline."""
 
     def __init__(self, ask: Callable[[Sequence[str]], Awaitable[dict[str, BalanceAnswer] | Unknown]]) -> None:
         self._ask = ask
-        self._waiting: dict[str, asyncio.Future[BalanceAnswer]] = {}
-        self._asking: asyncio.Task[None] | None = None
+        self._waiting: dict[str, list[asyncio.Future[BalanceAnswer]]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
 
-    async def read(self, account: str) -> BalanceAnswer:
+    def read(self, account: str) -> asyncio.Future[BalanceAnswer]:
         """What a call that begins after this says."""
-        answer = self._waiting.get(account)
-        if answer is None:
-            answer = self._waiting[account] = asyncio.get_running_loop().create_future()
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask_while_waiting())
-        return await asyncio.shield(answer)  # others may wait for the same one
+        answer: asyncio.Future[BalanceAnswer] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(account, []).append(answer)
+        if len(self._asking) < UNDER_WAY:
+            task = asyncio.create_task(self._ask_while_waiting())
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        return answer
 
     async def close(self) -> None:
-        """Cancel the call under way."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait({self._asking})
+        """Cancel the calls under way."""
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
 
     async def _ask_while_waiting(self) -> None:
-        try:
-            while self._waiting:
-                accounts = list(islice(self._waiting, PAGE))
-                answers = {account: self._waiting.pop(account) for account in accounts}
-                await self._answer(answers)
-        finally:
-            self._asking = None
+        while self._waiting:
+            accounts = list(islice(self._waiting, PAGE))
+            await self._answer({account: self._waiting.pop(account) for account in accounts})
 
-    async def _answer(self, answers: dict[str, asyncio.Future[BalanceAnswer]]) -> None:
+    async def _answer(self, answers: dict[str, list[asyncio.Future[BalanceAnswer]]]) -> None:
         found: dict[str, BalanceAnswer] | Unknown = Unknown("unavailable", "failed")
         try:
             found = await self._ask(list(answers))
-        finally:  # a bug ends the lane's task, whose error is logged, but leaves nobody waiting
-            for account, answer in answers.items():
-                answer.set_result(found if isinstance(found, Unknown) else found[account])
+        finally:  # a bug ends the task, whose error is logged, but leaves nobody waiting
+            for account, waiting in answers.items():
+                for answer in waiting:
+                    if not answer.done():  # its deadline has passed
+                        answer.set_result(found if isinstance(found, Unknown) else found[account])

@@ -4,6 +4,7 @@ goes on answering without prices (`catalogue_stale`)."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -22,11 +23,12 @@ TROUBLE = (CatalogueConflict, LogLost, MalformedMessage)
 
 class KeptCatalogue:
     """`current` is the catalogue while it may be priced from: read to its end and in agreement with itself. After
-    trouble it is read anew, with back-off."""
+    trouble it is read anew, with back-off. `on_read` is called each time that it has been read to its end."""
 
-    def __init__(self, reader: LogReader, topic: str) -> None:
+    def __init__(self, reader: LogReader, topic: str, *, on_read: Callable[[], None] = lambda: None) -> None:
         self._reader = reader
         self._topic = topic
+        self._on_read = on_read
         self.current: Catalogue | None = None
         self.trouble = "not read yet"
 
@@ -38,6 +40,7 @@ class KeptCatalogue:
             try:
                 async with live.following() as following:
                     await live.ready(following)
+                    self._on_read()
                     self.current, self.trouble = live.catalogue, ""
                     backoff.reset()
                     await following

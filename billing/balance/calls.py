@@ -60,7 +60,7 @@ class Functions:
             return function(f"{self.library}_{name}", len(keys), *given)
 
         reply = await self.at(keys[0], command)
-        return _refusal(reply) if isinstance(reply, list) else reply
+        return refusal(reply) if isinstance(reply, list) else reply
 
     async def at(
         self, key: str, command: Callable[[Redis], Any]
@@ -79,7 +79,8 @@ class Functions:
             return answer_for(error)
 
 
-def _refusal(reply: Reply) -> Reply | Trouble:
+def refusal(reply: Reply) -> Reply | Trouble:
+    """A function's reply, or the refusal that it is."""
     name = reply[0] = reply[0].decode()
     match name:
         case "refused":

@@ -221,6 +221,35 @@ async def test_a_store_that_died_or_lost_everything_is_unknown(service: Served) 
     assert time.monotonic() - began < DEADLINE_S + 1.0
 
 
+async def test_s39_answers_of_one_connection_belong_to_their_questions_after_deadlines_and_cuts(
+    service: Served,
+) -> None:
+    """Calls that were given up are answered later, to nobody; a cut connection is replaced."""
+    names = [f"ordered-{number}" for number in range(20)]
+    for number, name in enumerate(names):
+        await open_accounts(service.guarded, name, credit=1_000 + number)
+    balances = service.service._balances
+
+    async def in_order() -> bool:
+        found = await asyncio.gather(*(balances.read(name) for name in names))
+        for number, answer in enumerate(found):
+            assert not isinstance(answer, Known) or answer.available_micros == 1_000 + number
+        return all(isinstance(answer, Known) for answer in found)
+
+    assert await in_order()
+    service.guarded.server.pause()
+    assert not await in_order()
+    service.guarded.server.resume()
+    await until(in_order, "answers")
+    async with service.guarded.connect() as client:
+        before = await client.info("stats")
+        await client.client_kill_filter(_type="normal", skipme=True)
+        await until(in_order, "answers over another connection")
+        after = await client.info("stats")
+    # one for all reads; `stats` counts its own too where it was cut off
+    assert after["total_connections_received"] - before["total_connections_received"] <= 2
+
+
 async def test_r11_reads_beyond_the_bound_are_unknown_at_once(service: Served) -> None:
     service.guarded.server.pause()
     balances = service.service._balances

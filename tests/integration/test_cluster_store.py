@@ -12,7 +12,7 @@ from balance_harness import TOPICS
 from redis.crc import key_slot
 from targets_harness import PARTITIONS, START, Flow, advanced, cluster_servers, flowing, functions_at, until
 
-from billing.admission.balances import RemembersIncarnations
+from billing.admission.balances import QuickReads
 from billing.balance import admin
 from billing.balance.balances import Known, NoSuchAccount, Unknown
 from billing.balance.calls import Functions
@@ -73,11 +73,12 @@ async def test_every_step_of_a_store_works_on_all_primaries(servers: ValkeyClust
 
     again = functions_at(servers.url)  # another process
     async with again:
-        reads = RemembersIncarnations(functions.client, functions.keys, timeout_s=1.0)
+        reads = QuickReads(functions.client, functions.keys, timeout_s=1.0)
         reader = BalanceReader(reads, TOPICS, lambda _: 5, incarnation=1, timeline="t1")
         assert isinstance(await reader.read_balance("a"), Known)
         assert isinstance(await reader.read_holds("a"), list)
         assert [account async for account, _ in reader.scan_partition(5)] == ["a"]
+        reads.close()
 
 
 async def test_a_rebuild_fills_a_partition_of_a_cluster(functions: Functions) -> None:
