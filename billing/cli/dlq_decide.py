@@ -63,7 +63,8 @@ def replay(
 ) -> int:  # fmt: skip
     """Publish letters again, the same bytes to their account's partition: those named, or all that a filter finds.
 
-    What is replayed twice, by whomever, is charged once.
+    What is replayed twice, by whomever, is charged once. What came from a replay and would be refused again is replayed
+    by its name only.
     """
     wanted, decision = _wanted(places, everything, which), _decision(by, reason)
 
@@ -74,6 +75,9 @@ def replay(
             outcome.tally = Tally(prices)
             async for page in _pages(pool, places, wanted):
                 planned, held = await decide.plan(prices, page, int(time.time() * 1000), anyway=anyway)
+                if not places:
+                    planned, copies = await decide.without_copies(pool, planned)
+                    held += copies
                 if dry_run:
                     await outcome.tally.add([p.letter for p in planned])
                     outcome.add(Replayed(published=[(p.letter.place, _to(p)) for p in planned], held=held))

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from billing.deadletters.letters import Letter, Place, columns
 from billing.deadletters.prices import LedgerPrices
-from billing.ledger.database import Connection, Pool
+from billing.ledger.database import Connection, Pool, fetch
 from billing.ledger.locks import LOCK_SPACE, Lock
 from billing.ledger.migrate import USAGE_TOPIC
 from billing.ledger.queries import query
@@ -92,6 +92,16 @@ async def plan(
         else:
             held.append(Held(letter.place, why))
     return planned, held
+
+
+async def without_copies(pool: Pool, planned: Sequence[Planned]) -> tuple[list[Planned], list[Held]]:
+    """Of letters that a filter found: those that came from a replay and would be refused once more are held back, else
+    two operators at once would each replay what the other's replays left. By name they may go."""
+    doubtful = [p.letter.place for p in planned if p.again is not None]
+    rows = await fetch(pool, query("dead_letters.copies"), *columns(doubtful)) if doubtful else []
+    copies = {Place(*row) for row in rows}
+    held = [Held(place, "came from a replay and would be refused again: name it to replay it") for place in copies]
+    return [p for p in planned if p.letter.place not in copies], held
 
 
 def _why_not(letter: Letter, outlook: Outlook, anyway: bool) -> str | None:

@@ -130,6 +130,11 @@ async def test_r9_a_replayed_letter_that_is_refused_again_goes_on_as_the_new_one
             f"usage.events/{unicorn}",
         )
         assert (first["value_base64"], first["headers"]) == (again["value_base64"], again["headers"])
+        # two operators with a filter, one a moment later: neither replays what came of a replay
+        answers = await asyncio.gather(
+            *(billing_json(settings, "dlq", "replay", "--letter-reason", "no_price", "--anyway") for _ in range(2))
+        )
+        assert {(answer["published"], answer["held_back"]) for answer in answers} == {(0, 1)}
         code, out, _ = await billing(settings, "dlq", "show", broken)
         assert code == 0
         assert "\\x1b[31m\\xff\\x00{" in out  # no terminal takes it for a command

@@ -53,6 +53,19 @@ select kind, author, reason, acted_at, to_partition, to_offset
 select partition, log_offset from dead_letter_actions
  where topic = $1 and to_partition = $2 and to_offset = $3 and kind = 'published' limit 1;
 
+-- name: copies
+-- Which of the letters at ($1 topics, $2 partitions, $3 offsets) came from a replay: one that says so, or one that was
+-- asked for and may be in the log, of the same bytes.
+select d.topic, d.partition, d.log_offset
+  from unnest($1::text[], $2::integer[], $3::bigint[]) as w (topic, partition, log_offset)
+  join dead_letters d using (topic, partition, log_offset)
+ where exists (select from dead_letter_actions a
+                where a.topic = d.topic and a.to_partition = d.partition and a.to_offset = d.log_offset
+                  and a.kind = 'published')
+    or exists (select from dead_letters o join dead_letter_states s using (topic, partition, log_offset)
+                where o.key = d.key and o.topic = d.topic and o.value is not distinct from d.value
+                  and (o.partition, o.log_offset) <> (d.partition, d.log_offset) and s.state = 'replaying');
+
 -- name: lock
 -- Decide about dead letters one at a time ($1 lock space, $2 lock), so that none is discarded and replayed at once.
 select pg_advisory_xact_lock($1::integer, $2::integer);
