@@ -46,6 +46,7 @@ def up(consumers: bool, as_json: bool) -> None:
         stack = BackgroundStack()
         services = stack.up()
         run(_migrate(services))
+        stack.end_replaced(services)
         gateway = BackgroundSandbox().up()
         if consumers:
             BackgroundStack(environ={**os.environ, **gateway}).start_consumers(services)

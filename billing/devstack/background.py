@@ -58,7 +58,8 @@ class BackgroundStack:
         self._path = self.directory / "stack.json"
 
     def up(self) -> Services:
-        """Have every service running and answering. Raises DevStackError or SettingError."""
+        """Have every service running and answering. What a given address replaces goes on until `end_replaced`, for the
+        address may turn out to be of no use. Raises DevStackError or SettingError."""
         with self._alone():
             found = record.load(self._path)
             choices = choose(self._without_own_addresses(found), self._probe_engine)
@@ -72,6 +73,14 @@ class BackgroundStack:
                 service: choice.address or found.services[service].address for service, choice in choices.items()
             }
             return Services.of(addresses, {service: choice.how for service, choice in choices.items()}, self._environ)
+
+    def end_replaced(self, services: Services) -> None:
+        """Stop what an earlier `up` started and a given address has replaced."""
+        with self._alone():
+            found = record.load(self._path)
+            for service, how in services.how.items():
+                if how is How.GIVEN and service in found.services:
+                    self._end(service, found, f"given by {service.setting}")
 
     def down(self, *, remove_data: bool = False) -> bool:
         """Stop everything, consumers first; False when nothing ran. Data stays unless asked otherwise."""
@@ -177,15 +186,19 @@ class BackgroundStack:
         return [self._server(service, found) for service, kept in found.services.items() if kept.how is How.PROCESS]
 
     def _end_unwanted(self, found: StackRecord, choices: Mapping[Service, Choice]) -> None:
-        """Stop what an earlier `up` started another way than is chosen now."""
+        """Stop what an earlier `up` started another way than it is to be started now."""
         for service, kept in list(found.services.items()):
-            if kept.how is not choices[service].how:
-                self._say(f"{service.label}: was a {kept.how}, now {choices[service].why}; its data is set aside")
-                stop_all([self._server(service, found)] if kept.process else [])
-                if kept.container:
-                    containers.stop(kept.container, remove=False)
-                del found.services[service]
-                found.save(self._path)
+            if choices[service].how not in (kept.how, How.GIVEN):
+                self._end(service, found, choices[service].why)
+
+    def _end(self, service: Service, found: StackRecord, why: str) -> None:
+        kept = found.services[service]
+        self._say(f"{service.label}: was a {kept.how}, now {why}; its data is set aside")
+        stop_all([self._server(service, found)] if kept.process else [])
+        if kept.container:
+            containers.stop(kept.container, remove=False)
+        del found.services[service]
+        found.save(self._path)
 
     def _forget_lost_data(self, found: StackRecord) -> None:
         """Under root PostgreSQL's data may be in a temporary folder that somebody emptied: begin anew."""
@@ -235,4 +248,3 @@ def _answers_soon(server: Server) -> bool:
             return False
         time.sleep(POLL_S)
     return False
-

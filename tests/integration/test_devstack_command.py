@@ -78,6 +78,10 @@ def test_up_status_down(dev: Dev, tmp_path: Path) -> None:
     assert _exported(dev("up", environ=first)) == first  # in the same shell: our own addresses are not "given"
     assert _pids(tmp_path) == before
 
+    refused = dev("up", environ={"BILLING_REDIS_URL": "redis://127.0.0.1:1/0"})
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert _pids(tmp_path) == before  # an address that is of no use replaces nothing: `down` still finds it
+
     os.kill(before["valkey"].pid, signal.SIGKILL)  # half dead: the others are taken over, this one starts again
     assert _exported(dev("up")) == first
     after = _pids(tmp_path)
