@@ -22,7 +22,7 @@ from billing.cli.common import (
     refuse,
     run,
 )
-from billing.cli.shown import no_wait_option, until_shown
+from billing.cli.shown import no_wait_option, until_listed, until_shown
 from billing.ledger import accounts as books
 from billing.ledger.opening import import_accounts, open_account
 from billing.ledger.terms import (
@@ -65,25 +65,28 @@ def account() -> None:
 def open_(account_id: str, no_wait: bool, as_json: bool, **terms: Any) -> None:
     """Open an account; an identical repeat succeeds, a differing one fails."""
     new = NewAccount(account_id, **terms)
-    answer = run(_open(Settings.from_env(), new, wait=not no_wait))
+    answer, listed = run(_open(Settings.from_env(), new, wait=not no_wait))
     fields = {
         "account": answer.account,
         "opened": isinstance(answer, Opened),
         "home_partition": answer.home_partition,
         "usage_position": answer.usage_position,
         "ledger_seq": answer.ledger_seq,
+        "listed": listed,
     }
     print_fields(fields, as_json=as_json)
 
 
-async def _open(settings: Settings, new: NewAccount, *, wait: bool) -> Opened | AlreadyOpen:
+async def _open(settings: Settings, new: NewAccount, *, wait: bool) -> tuple[Opened | AlreadyOpen, bool | None]:
+    """`listed`: whether it is in the catalogue, None where nobody waited."""
     async with ledger(settings) as pool:
         answer = await open_account(pool, new, author=author())
-    if not isinstance(answer, Opened | AlreadyOpen):
-        refuse(explain_refusal(answer))
-    if wait:
+        if not isinstance(answer, Opened | AlreadyOpen):
+            refuse(explain_refusal(answer))
+        if not wait:
+            return answer, None
         await until_shown(settings, {answer.account: answer.ledger_seq})
-    return answer
+        return answer, await until_listed(pool, [answer.account])
 
 
 @account.command("import")
@@ -106,10 +109,11 @@ def import_(file: str, no_wait: bool, as_json: bool) -> None:
 async def _import(settings: Settings, file: str, found: list[NewAccount], *, wait: bool) -> Imported:
     async with ledger(settings) as pool:
         answer = await import_accounts(pool, found, author=author(), reason=f"import of {click.format_filename(file)}")
-    if not isinstance(answer, Imported):
-        refuse(f"{file}: line {answer.row + 1}: {explain_refusal(answer.refusal)}")  # line 1 is the header
-    if wait and answer.opened:
-        await until_shown(settings, {new.id: 1 for new in found})
+        if not isinstance(answer, Imported):
+            refuse(f"{file}: line {answer.row + 1}: {explain_refusal(answer.refusal)}")  # line 1 is the header
+        if wait and answer.opened:
+            await until_shown(settings, {new.id: 1 for new in found})
+            await until_listed(pool, [new.id for new in found])
     return answer
 
 

@@ -16,6 +16,7 @@ from usage_builders import ITEM, STARTED, item, started
 
 from billing.balance import derive
 from billing.balance.records import AccountRecord
+from billing.cli import shown
 from billing.devstack.isolation import isolated
 from billing.devstack.services import Services
 from billing.ledger.database import fetch, fetchrow, lease
@@ -259,8 +260,25 @@ async def test_s42_findings_are_listed_shown_and_resolved_by_command(running: De
     assert code == 0
     assert out.splitlines()[-2:] == ["ledger_seq  -", "booked      nothing: the books agree"]
     code, out, _ = await billing(running.settings, "findings", "show", number, "--json")
-    shown = json.loads(out)["resolution"]
-    assert (shown["by"], shown["why"], shown["action"]) == ("ada", "disk replaced", "agreed")
+    resolution = json.loads(out)["resolution"]
+    assert (resolution["by"], resolution["why"], resolution["action"]) == ("ada", "disk replaced", "agreed")
+
+
+async def test_s46_account_open_returns_once_the_catalogue_has_it_or_says_that_it_has_not(
+    running: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("account", "open", "by-command", "--currency", "USD", "--plan", "basic", "--json")
+    code, out, err = await billing(running.settings, *words)
+    assert (code, json.loads(out)["listed"], err) == (0, True, "")
+    assert not await fetch(running.pool, "select from catalogue_outbox where account_id = 'by-command'")
+    await running.stop("relay")
+    account = await running.open_unseen()
+    monkeypatch.setattr(shown, "LISTED_SECONDS", 0.1)
+    assert not await shown.until_listed(running.pool, [account])
+    assert "is the relay running?" in capsys.readouterr().err
+    running.start("relay")
+    monkeypatch.setattr(shown, "LISTED_SECONDS", 10.0)
+    assert await shown.until_listed(running.pool, [account])
 
 
 async def test_r11_reconcile_says_within_seconds_that_redis_is_away(running: Deployment) -> None:
