@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ import uvloop
 
 from billing.observe.health import HealthServer
 from billing.observe.logs import configure
+from billing.rating.catalogue import Catalogue
 from billing.settings import SettingError, Settings
 from billing.stream.backoff import Backoff
 from billing.stream.finished import Finished
@@ -138,8 +140,25 @@ class Refusal(Exception):
     """This process must not run against what it found; the message is the one line to print (exit code 2)."""
 
 
+def refusal(reason: str) -> Refusal:
+    """With what to do, where the reason is another number of partitions, whoever found that out (S16)."""
+    if re.search(r"\d+ partitions|partition \d+ assigned", reason):
+        return Refusal(f"{reason}; `billing partitions show` says what to do")
+    return Refusal(reason)
+
+
+def refuse_other_homes(catalogue: Catalogue, settings: Settings) -> None:
+    """Raises Refusal where the accounts' homes, as the log has them, are of another number of partitions: during a
+    migration they may not all be there yet (S16)."""
+    if catalogue.partitions not in (0, settings.partitions):
+        raise refusal(
+            f"{settings.topics.tariffs} has the homes of accounts in {catalogue.partitions} partitions,"
+            f" {settings.partitions} expected"
+        )
+
+
 def exit_code(finished: Finished) -> int:
     """The exit code of a runner's end; a refusal is printed by `run_process`."""
     if finished.exit_code == 2:
-        raise Refusal(finished.reason)
+        raise refusal(finished.reason)
     return finished.exit_code

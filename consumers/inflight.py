@@ -19,7 +19,7 @@ from billing.balance.publishing import SignalPublisher
 from billing.balance.store import MAX_BATCH_OPS, RedisSink
 from billing.ledger.database import open_pool
 from billing.ledger.snapshots import LedgerReader
-from billing.process import Process, Refusal, exit_code, run_process
+from billing.process import Process, Refusal, exit_code, refuse_other_homes, run_process
 from billing.reconcile.passed import LogPassedHolds
 from billing.stream.catalogue import LiveCatalogue
 from billing.stream.kafka import kafka_group
@@ -60,7 +60,7 @@ async def inflight(process: Process) -> int:
                 partitions=settings.partitions,
                 sink=RedisSink(functions, topics, ledger=LedgerReader(pool), passed=passed, signals=signals),
                 interpreters={
-                    topics.entries: EntriesInterpreter(),
+                    topics.entries: EntriesInterpreter(settings.partitions),
                     topics.usage: UsageInterpreter(priced, settings.generation_ms),
                 },
                 reader=reader,
@@ -74,6 +74,7 @@ async def inflight(process: Process) -> int:
             async with live.following() as following:
                 if checked is None or await process.until_stopping(live.ready(following)) is None:
                     return 0
+                refuse_other_homes(live.catalogue, settings)
                 signalling = asyncio.create_task(signals.run(), name="signals")
                 background = asyncio.create_task(_first_of(following, signalling), name="background")
                 try:

@@ -10,7 +10,7 @@ import sys
 
 from billing.ledger.database import open_pool
 from billing.ledger.sink import PostgresSink
-from billing.process import Process, exit_code, run_process
+from billing.process import Process, exit_code, refuse_other_homes, run_process
 from billing.stream.catalogue import LiveCatalogue
 from billing.stream.kafka import kafka_group
 from billing.stream.kafka_reader import LogReader
@@ -45,6 +45,7 @@ async def postflight(process: Process) -> int:
             async with live.following() as following:
                 if await process.until_stopping(live.ready(following)) is None:
                     return 0
+                refuse_other_homes(live.catalogue, settings)
                 return exit_code(await process.run(Runner(plan, group), following))
     finally:
         await asyncio.wait_for(pool.close(), timeout=5)

@@ -10,26 +10,14 @@ import sys
 
 from billing.ledger.database import open_pool
 from billing.ledger.history import Gate
-from billing.ledger.outbox import Message
+from billing.ledger.outlet import KafkaOutlet
+from billing.ledger.ownership import OtherPartitions
 from billing.ledger.relay import Relay
-from billing.process import Process, run_process
+from billing.process import Process, refusal, run_process
 from billing.stream.kafka_reader import LogReader
-from billing.stream.publisher import Outgoing, Publisher
+from billing.stream.publisher import Publisher
 
 CONNECTIONS = 4
-
-
-class _Kafka:
-    """The relay's publisher, over ours."""
-
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
-
-    async def publish(self, messages: list[Message]) -> None:
-        await self._publisher.publish(
-            Outgoing(message.topic, message.value, message.key, message.headers, message.partition)
-            for message in messages
-        )
 
 
 async def relay(process: Process) -> int:
@@ -42,9 +30,12 @@ async def relay(process: Process) -> int:
             LogReader(settings.kafka_bootstrap, client_id="billing-relay-reader") as reader,
         ):
             gate = Gate(pool, reader, settings.topics.entries)
-            running = Relay(pool, _Kafka(publisher), settings, gate=gate)
+            running = Relay(pool, KafkaOutlet(publisher), settings, gate=gate)
             process.health = lambda: {"healthy": True, "partitions": sorted(running.owned)}
-            await running.run(process.stopping)
+            try:
+                await running.run(process.stopping)
+            except OtherPartitions as error:
+                raise refusal(str(error)) from error
     finally:
         await asyncio.wait_for(pool.close(), timeout=5)
     return 0

@@ -61,7 +61,9 @@ class TariffVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 class PlanAssignment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The account has `plan` from `effective_ms` on (0: from the beginning of time). Its usage belongs into
-    `home_partition`, and counts from the offset `usage_position` on."""
+    `home_partition`, and counts from the offset `usage_position` on. `placed_ms`: when partitions were added and it
+    moved there (0: it was opened there); of two places the later one counts. A version that is told again because of a
+    move has a key of its own."""
 
     timeline: Id
     account: Id
@@ -70,13 +72,16 @@ class PlanAssignment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     effective_ms: Millis
     home_partition: Partition
     usage_position: Offset
+    placed_ms: Millis = 0
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Every version committed before `as_of_ms` (the ledger's clock) has been published before this."""
+    """Every version committed before `as_of_ms` (the ledger's clock) has been published before this. `partitions`: the
+    homes of all accounts are told for this number of partitions (0: by a relay that did not say)."""
 
     timeline: Id
     as_of_ms: Millis
+    partitions: Partition = 0
 
 
 CatalogueMessage: TypeAlias = TariffVersion | PlanAssignment | Heartbeat
@@ -106,7 +111,8 @@ def catalogue_key(message: CatalogueMessage) -> bytes:
         case TariffVersion():
             return f"tariff:{message.plan}:{message.version}".encode()
         case PlanAssignment():
-            return f"plan:{message.account}:{message.version}".encode()
+            moved = f":{message.placed_ms}" if message.placed_ms else ""
+            return f"plan:{message.account}:{message.version}{moved}".encode()
         case Heartbeat():
             return b"heartbeat"
 

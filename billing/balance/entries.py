@@ -9,6 +9,7 @@ import msgspec
 
 from billing.stream.record import Record
 from billing.stream.sink import Interpretation
+from billing.usage.partitioner import home_partition
 from schemas.common import MalformedMessage
 from schemas.ledger import AccountOpened, LedgerEntry, decode_entry
 
@@ -25,17 +26,22 @@ EntryOp: TypeAlias = LedgerEntry | Malformed
 
 class EntriesInterpreter:
     """Records of `ledger.entries` to operations. A malformed record is the only operation of its batch, so that what
-    came before it is applied."""
+    came before it is applied. With `partitions`, entries of accounts whose home is another of them mean nothing: a
+    relay that slept through a migration published again what the account's new home has (S16)."""
+
+    def __init__(self, partitions: int | None = None) -> None:
+        self._partitions = partitions
 
     def interpret(self, records: Sequence[Record]) -> Interpretation[EntryOp]:
-        """One operation per record."""
+        """One operation per record, none of an entry that is not at home."""
         ops: list[EntryOp] = []
-        for record in records:
+        for taken, record in enumerate(records):
             op = _interpret(record)
             if isinstance(op, Malformed):
-                return Interpretation(ops, len(ops)) if ops else Interpretation([op], 1)
-            ops.append(op)
-        return Interpretation(ops, len(ops))
+                return Interpretation(ops, taken) if taken else Interpretation([op], 1)
+            if self._partitions is None or home_partition(op.account, self._partitions) == record.partition:
+                ops.append(op)
+        return Interpretation(ops, len(records))
 
 
 def _interpret(record: Record) -> EntryOp:

@@ -27,6 +27,7 @@ _COMMANDS = {
     "holds": ("billing.cli.balances", "holds", "An account's open holds, from Redis."),
     "ledger": ("billing.cli.ledger", "ledger_group", "The books in PostgreSQL."),
     "migrate": ("billing.cli.operations", "migrate", "Prepare PostgreSQL, the topics and Redis."),
+    "partitions": ("billing.cli.partitions", "partitions_group", "How many there are; going over to more."),
     "publish": ("billing.cli.publish", "publish", "Publish CloudEvents from a file, one a line."),
     "rebuild": ("billing.cli.operations", "rebuild", "Rebuild the balance store from the ledger and the log."),
     "recharge": ("billing.cli.recharges", "recharge", "Pause and resume all charging."),

@@ -42,7 +42,8 @@ _TERMS = (
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account and its balance, of one moment. `plan` is the newest assigned, which may begin later."""
+    """An account and its balance, of one moment. `plan` is the newest assigned, which may begin later; `placed_ms` when
+    it moved to its partition (0: it was opened there)."""
 
     id: str
     currency: str
@@ -57,6 +58,7 @@ class Account:
     payment_method: str | None
     status: AccountStatus
     opened_at: datetime
+    placed_ms: int
     credit_micros: int
     used_micros: int
     excluded_micros: int

@@ -40,6 +40,7 @@ class _AsOf:
     timeline: str
     as_of_ms: int
     bound: int
+    partitions: int
 
 
 class CataloguePublisher:
@@ -86,13 +87,15 @@ class CataloguePublisher:
             row = await connection.fetchrow(query("relay.take_as_of"))
         if row is None:
             raise LookupError("catalogue_clock is empty")
-        return _AsOf(row["timeline"], row["as_of_ms"], row["bound"])
+        return _AsOf(row["timeline"], row["as_of_ms"], row["bound"], row["partitions"])
 
     async def _beat(self, pending: _AsOf) -> None:
         row = await fetchrow(self._pool, query("relay.any_version_up_to"), pending.bound)
         if row is None or row[0]:
             return  # an assignment waits for its account's entries; the next round looks again
-        heartbeat = Heartbeat(timeline=pending.timeline, as_of_ms=pending.as_of_ms)
+        heartbeat = Heartbeat(
+            timeline=pending.timeline, as_of_ms=pending.as_of_ms, partitions=pending.partitions
+        )
         await self._publisher.publish([self._message(heartbeat, pending.as_of_ms)])
         metrics.relay_heartbeat_ms.set(pending.as_of_ms)
         self._pending = None

@@ -30,6 +30,7 @@ async def assign_plan(
         effective_ms=row["effective_ms"],
         home_partition=account["home_partition"],
         usage_position=account["usage_position"],
+        placed_ms=account["placed_ms"],
     )
 
 

@@ -11,18 +11,20 @@ from billing.ledger.queries import query
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the balance store must agree with. `incarnation` is None before the first was minted."""
+    """What the balance store must agree with. `incarnation` is None before the first was minted. `moving_to`: the
+    number of partitions that a migration under way goes to."""
 
     timeline: str
     partitions: int
     incarnation: int | None
+    moving_to: int | None = None
 
 
 async def read_identity(connection: Connection) -> Identity | None:
     """The ledger's identity; None where `billing migrate` has not finished. Raises what asyncpg raises when tables
     are missing or the ledger is away."""
     row = await connection.fetchrow(query("reconcile.identity"))
-    return None if row is None else Identity(row["timeline"], row["partitions"], row["incarnation"])
+    return None if row is None else Identity(row["timeline"], row["partitions"], row["incarnation"], row["moving_to"])
 
 
 async def mint_incarnation(connection: Connection, *, above: int, reason: str) -> int:

@@ -19,4 +19,5 @@ class Lock(IntEnum):
     RECONCILER = 7  # the one that acts; others stand by
     DEAD_LETTERS = 8  # decisions about them, one at a time
     ARCHIVE = 9  # of settled usage, one at a time
+    PARTITIONS = 10  # a migration to more of them, one at a time
     RELAY_PARTITION = 1000

@@ -167,8 +167,16 @@ async def _migrate(connection: Connection, partitions: int, post: bool) -> Migra
         elif done[migration.version]["checksum"] != migration.checksum:
             return MigrationRefused(f"{migration.name} was changed after it had been applied")
     meta = await _meta(connection, partitions)
+    if meta["moving_to"] is not None:
+        return MigrationRefused(
+            f"a migration to {meta['moving_to']} partitions is not complete: run"
+            f" `billing partitions migrate --to {meta['moving_to']} --apply` again (S16)"
+        )
     if meta["partitions"] != partitions:
-        return MigrationRefused(f"the ledger was made for {meta['partitions']} partitions, not {partitions} (S16)")
+        return MigrationRefused(
+            f"the ledger was made for {meta['partitions']} partitions, not {partitions} (S16):"
+            " `billing partitions show` says what to do"
+        )
     version = max({*done, *(migration.version for migration in known if migration.name in applied)})
     return Migrated(tuple(applied), version, meta["timeline"], partitions, waiting=tuple(waiting))
 
@@ -194,7 +202,7 @@ async def _meta(connection: Connection, partitions: int) -> asyncpg.Record:
         secrets.token_hex(8),
         partitions,
     )
-    meta: asyncpg.Record | None = await connection.fetchrow("select timeline, partitions from ledger_meta")
+    meta: asyncpg.Record | None = await connection.fetchrow("select timeline, partitions, moving_to from ledger_meta")
     assert meta is not None
     await connection.execute(
         "insert into positions (topic, partition) select t, p from unnest($1::text[]) as t,"

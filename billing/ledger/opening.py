@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NoReturn
 
+import asyncpg
 import msgspec
 
 from billing.ledger.database import Connection, Pool, RollBack, fetchrow
@@ -88,18 +89,20 @@ async def _import(
 ) -> Imported:
     await connection.execute(query("accounts.create_incoming"))
     await connection.execute(f"set local statement_timeout = '{int(IMPORT_TIMEOUT_S)}s'")
-    distinct = await _copy(connection, accounts, before)
+    partitions = await connection.fetchval(query("accounts.partitions"))
+    distinct = await _copy(connection, accounts, before, partitions)
     await _refuse_conflicts(connection, accounts)
     known = await connection.fetch(query("accounts.drop_known"), timeout=IMPORT_TIMEOUT_S)
     await _refuse_missing_plans(connection)
     opened = distinct - len(known)
     if opened:
-        await _open(connection, author, reason)
+        await _open(connection, author, reason, partitions)
     return Imported(opened, len(accounts) - opened)
 
 
-async def _copy(connection: Connection, accounts: Sequence[NewAccount], before: Mapping[str, int]) -> int:
-    partitions = await connection.fetchval("select partitions from ledger_meta")
+async def _copy(
+    connection: Connection, accounts: Sequence[NewAccount], before: Mapping[str, int], partitions: int
+) -> int:
     first: dict[str, tuple[Any, ...]] = {}
     for row, new in enumerate(accounts, start=1):
         if new.id not in first:
@@ -140,7 +143,7 @@ def _refuse(row: int, refusal: UnknownPlan | CurrencyMismatch) -> NoReturn:
     raise RollBack(ImportRefused(row, refusal))
 
 
-async def _open(connection: Connection, author: str, reason: str) -> None:
+async def _open(connection: Connection, author: str, reason: str, partitions: int) -> None:
     """The slow part first, then the positions are locked, then what depends on them."""
 
     async def step(name: str, *arguments: object) -> None:
@@ -149,6 +152,8 @@ async def _open(connection: Connection, author: str, reason: str) -> None:
     await step("book_openings", author, reason)
     await step("assign_first_plans")
     await step("lock_positions", USAGE_TOPIC)
+    if await connection.fetchval(query("accounts.partitions")) != partitions:  # added since the homes were worked out
+        raise asyncpg.SerializationError("partitions were added meanwhile")  # which runs the transaction again
     await step("insert_accounts", USAGE_TOPIC)
     await step("insert_balances")
     await step("post_openings")

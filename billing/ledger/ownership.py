@@ -21,6 +21,10 @@ QUERY_TIMEOUT_S = 10.0
 SILENT_S = 15  # of its owner, who asks every second, or after the 5 s that a partition may take to be given up
 
 
+class OtherPartitions(Exception):
+    """The ledger has accounts for another number of partitions than this process was started for (S16)."""
+
+
 class Ownership:
     """Open with `open`. `lost` is set when the connection has died: stop at once, open another one."""
 
@@ -34,18 +38,26 @@ class Ownership:
 
     @staticmethod
     async def open(dsn: str, partitions: int) -> Ownership:
-        """Connect, be counted as a relay, listen for new rows. Raises what asyncpg raises."""
+        """Connect, be counted as a relay, listen for new rows. Raises what asyncpg raises, OtherPartitions."""
         connection = await connect(dsn, command_timeout_s=QUERY_TIMEOUT_S, application_name="billing-relay-locks")
         ownership = Ownership(connection, partitions)
         try:
             await connection.execute(query("relay.not_silent"), str(SILENT_S * 1000))
             connection.add_termination_listener(lambda _connection: ownership.lost.set())
             await connection.add_listener("billing_outbox", lambda *_notice: ownership.woken.set())
-            await connection.fetchval(query("relay.join_relays"), LOCK_SPACE, Lock.RELAY_MEMBER)
+            await ownership._join()
         except BaseException:
             connection.terminate()
             raise
         return ownership
+
+    async def _join(self) -> None:
+        if not await self._connection.fetchval(query("relay.join_relays"), LOCK_SPACE, Lock.RELAY_MEMBER):
+            raise OSError("accounts are being moved to other partitions")  # for a moment: tried again
+        # looked at after joining: no account moves while there is a relay
+        there = await self._connection.fetchval(query("accounts.partitions"))
+        if there != self._partitions:
+            raise OtherPartitions(f"the ledger was made for {there} partitions, not {self._partitions}")
 
     async def rebalance(self) -> set[int]:
         """Take free partitions up to a fair share; returns those to give up because others have too few. Publishing

@@ -12,7 +12,7 @@ from billing.ledger.catalogue import HEARTBEAT_S, CataloguePublisher
 from billing.ledger.database import Pool
 from billing.ledger.measures import Measures, forget_measures
 from billing.ledger.outbox import Publisher, publish_entries
-from billing.ledger.ownership import Ownership
+from billing.ledger.ownership import OtherPartitions, Ownership
 from billing.ledger.trouble import describe
 from billing.settings import Settings
 from billing.stream.backoff import Backoff
@@ -54,11 +54,13 @@ class Relay:
         return frozenset(lane for lane in self._lanes if lane >= 0)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set; what is being published then is finished (at most DRAIN_S)."""
+        """Until `stop` is set; what is being published then is finished (at most DRAIN_S). Raises OtherPartitions."""
         backoff = Backoff(first_seconds=0.1, limit_seconds=5.0)
         while not stop.is_set():
             try:
                 ownership = await Ownership.open(self._settings.postgres_dsn, self._settings.partitions)
+            except OtherPartitions:
+                raise
             except Exception as error:
                 await _fail("own", error, backoff, stop)
                 continue

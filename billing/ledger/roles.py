@@ -41,7 +41,12 @@ GRANTS: Mapping[str, str] = {
 }
 """What is not append-only. A table with the trigger `append_only` is `select, insert`, any other one `select`."""
 
-OWNERS_ALONE = frozenset({"usage_archives", "archived_accounts", "archived_settlements", "archived_archives"})
+OWNERS_ALONE = frozenset(
+    {
+        *("usage_archives", "archived_accounts", "archived_settlements", "archived_archives"),
+        *("partition_migrations", "account_moves"),
+    }
+)
 """Append-only tables that only the owner writes."""
 
 _APPEND_ONLY = "select, insert"

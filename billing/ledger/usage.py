@@ -10,7 +10,7 @@ from billing.ledger.queries import query
 from billing.ledger.terms import is_id
 
 PAGE_SIZE = 1000
-_END = 2**63 - 1
+_END = (2**63 - 1, 2**31 - 1, 2**63 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,10 @@ async def usage_of(pool: Pool, account: str, *, page_size: int = PAGE_SIZE) -> A
     """An account's settled sessions, the newest in the log first, read page by page."""
     below = _END
     while is_id(account):
-        rows = await fetch(pool, query("reads.usage"), account, below, page_size)
+        rows = await fetch(pool, query("reads.usage"), account, *below, page_size)
         for row in rows:
             yield SettledUsage(**row)
         if len(rows) < page_size:
             return
-        below = rows[-1]["log_offset"]
+        last = rows[-1]
+        below = (last["log_time_ms"], last["partition"], last["log_offset"])

@@ -25,12 +25,14 @@ class PlanVersion(msgspec.Struct, frozen=True, gc=False):
 
 
 class AccountEntry(msgspec.Struct, frozen=True, gc=False):
-    """What the catalogue knows of an account. Usage counts from `usage_position` of the home partition on.
-    `plans` has the last to take effect first; almost always it is one tuple shared by all accounts of a plan."""
+    """What the catalogue knows of an account. Usage counts from `usage_position` of the home partition on, where it is
+    since `placed_ms` (0: since it was opened). `plans` has the last to take effect first; almost always it is one tuple
+    shared by all accounts of a plan."""
 
     plans: tuple[PlanVersion, ...]
     home_partition: int
     usage_position: int
+    placed_ms: int = 0
 
 
 class Catalogue:
@@ -38,13 +40,15 @@ class Catalogue:
 
     `apply` may see any message any number of times. `conflict` is one line on what does not fit together (a record
     of another timeline, a version with two contents, a plan with two currencies), else None; with a conflict
-    nothing may be priced any more, and the follower halts.
+    nothing may be priced any more, and the follower halts. `partitions`: the number of partitions that the accounts'
+    homes are complete for, as the newest heartbeat says; 0 while none has said.
     """
 
     def __init__(self) -> None:
         self.timeline: str | None = None
         self.conflict: str | None = None
         self.horizon_ms: int | None = None
+        self.partitions = 0
         self._accounts: dict[str, AccountEntry] = {}
         self._tariffs: dict[str, tuple[Tariff, ...]] = {}  # by plan, the last to take effect first
         self._only: dict[str, Tariff] = {}  # of plans with one version of their tariff, the first
@@ -69,7 +73,8 @@ class Catalogue:
             case PlanAssignment():
                 self._assign(message)
             case Heartbeat():
-                self.horizon_ms = max(self.horizon_ms or 0, message.as_of_ms + LEAD_MS)
+                if message.as_of_ms + LEAD_MS >= (self.horizon_ms or 0):
+                    self.horizon_ms, self.partitions = message.as_of_ms + LEAD_MS, message.partitions
             case TariffVersion():
                 self._add_tariff(message)
 
@@ -116,24 +121,29 @@ class Catalogue:
             shared = self._shared[key] = (PlanVersion(*key),)
         known = self._accounts.get(message.account)
         if known is None:
-            self._accounts[message.account] = self._entry(shared, message.home_partition, message.usage_position)
+            self._accounts[message.account] = self._entry(shared, message)
             return
-        if (known.home_partition, known.usage_position) != (message.home_partition, message.usage_position):
+        here, there = (known.home_partition, known.usage_position), (message.home_partition, message.usage_position)
+        if message.placed_ms == known.placed_ms and here != there:
             self._clash(f"account {message.account}: two places where its usage begins")
         same = next((plan for plan in known.plans if plan.version == message.version), None)
+        plans = known.plans
         if same is None:
             plans = tuple(sorted((*known.plans, *shared), key=_order_of_effect, reverse=True))
-            self._accounts[message.account] = AccountEntry(plans, known.home_partition, known.usage_position)
         elif same != shared[0]:
             self._clash(f"account {message.account}: version {message.version} of its plan has two contents")
+        if message.placed_ms > known.placed_ms:
+            self._accounts[message.account] = self._entry(plans, message)
+        elif same is None:
+            self._accounts[message.account] = AccountEntry(plans, *here, known.placed_ms)
 
-    def _entry(self, plans: tuple[PlanVersion, ...], home_partition: int, usage_position: int) -> AccountEntry:
-        """One for all accounts that were opened one after the other at the same place, as an import does."""
-        last = self._last_entry.get((home_partition, plans[0].plan))
-        entry = AccountEntry(plans, home_partition, usage_position)
+    def _entry(self, plans: tuple[PlanVersion, ...], at: PlanAssignment) -> AccountEntry:
+        """One for all accounts that came to the same place one after the other, as by an import."""
+        last = self._last_entry.get((at.home_partition, plans[0].plan))
+        entry = AccountEntry(plans, at.home_partition, at.usage_position, at.placed_ms)
         if last == entry:
             return last
-        self._last_entry[home_partition, plans[0].plan] = entry
+        self._last_entry[at.home_partition, plans[0].plan] = entry
         return entry
 
     def _add_tariff(self, message: TariffVersion) -> None:

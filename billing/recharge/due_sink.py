@@ -132,16 +132,25 @@ class DueSink(LedgerSink[SignalOp]):
         if not asked:
             return []
         rows = await connection.fetch(query("sink.known_accounts"), sorted({op.account for op in asked}))
-        known = {row["id"] for row in rows}
+        known = {row["id"]: row["home_partition"] for row in rows}
         await mark(
             connection,
-            [Mark(op.account, op.usage_position, op.type == RESTORED) for op in asked if op.account in known],
+            [
+                Mark(op.account, _position(op, known[op.account]), op.type == RESTORED)
+                for op in asked
+                if op.account in known
+            ],
         )
         return [
             DeadLetter(op.record, DeadLetterReason.UNKNOWN_ACCOUNT, "the ledger has no such account")
             for op in asked
             if op.account not in known
         ]
+
+
+def _position(op: Asked, home: int) -> int:
+    """Of a signal from before the account moved to its partition: nothing there is before it (S16)."""
+    return op.usage_position if op.record.partition == home else 0
 
 
 def _count(asked: Sequence[Asked], letters: Sequence[DeadLetter]) -> None:

@@ -37,8 +37,8 @@ class LedgerSide:
         return count
 
     async def settled_of(self, below_offset: int, sessions: Collection[Session]) -> set[Session]:
-        """Which of these sessions, all of one partition, were settled below an offset. What is settled never changes,
-        so this may be asked later than the snapshot."""
+        """Which of these sessions, of accounts of one partition, were settled below an offset of it, or before their
+        account moved there. What is settled never changes, so this may be asked later than the snapshot."""
         columns = [list(column) for column in zip(*sessions, strict=True)] or [[], [], []]
         rows = await self._connection.fetch(query("reconcile.settled_of"), below_offset, *columns)
         return {(row["kind"], row["account_id"], row["session_id"]) for row in rows}

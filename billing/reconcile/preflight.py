@@ -37,17 +37,23 @@ class Ground:
 
 
 async def check_ground(
-    ledger: LedgerSide, pool: Pool, reader: LogReader, functions: Functions, settings: Settings
+    ledger: LedgerSide, pool: Pool, reader: LogReader, functions: Functions, settings: Settings, *, moving: bool = False
 ) -> Ground:
-    """Raises Refusal with the first thing that is in the way."""
+    """Raises Refusal with the first thing that is in the way. `moving`: as part of a migration to other partitions."""
     try:
         identity = await ledger.identity()
-    except asyncpg.UndefinedTableError:
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
         identity = None
     if identity is None:
         raise Refusal("the ledger is not migrated: run `billing migrate`")
-    if identity.partitions != settings.partitions:
-        raise Refusal(f"the ledger was made for {identity.partitions} partitions, not {settings.partitions}")
+    if identity.moving_to is not None and not moving:
+        raise Refusal(
+            f"a migration to {identity.moving_to} partitions is not complete, and it ends with a rebuild: run"
+            f" `billing partitions migrate --to {identity.moving_to} --apply` again"
+        )
+    partitions = identity.moving_to if moving and identity.moving_to is not None else identity.partitions
+    if partitions != settings.partitions:
+        raise Refusal(f"the ledger was made for {partitions} partitions, not {settings.partitions}")
     at = await positions(pool)
     _check_halts(at)
     await _check_logs(reader, settings, at)

@@ -25,6 +25,7 @@ from billing.ledger.snapshots import LedgerSnapshot, PartitionPosition, ledger_s
 from billing.reconcile.filling import Filling, chunks
 from billing.reconcile.holds import Session
 from billing.reconcile.ledger_side import LedgerSide, open_ledger_side
+from billing.reconcile.moved_holds import moved_holds, together
 from billing.reconcile.preflight import Refusal, check_ground
 from billing.reconcile.progress import Progress, Stage, silent
 from billing.reconcile.replay import end_position, holds_at, read_catalogue, replay_start
@@ -54,10 +55,11 @@ class RebuildRefused:
 
 
 async def rebuild(
-    settings: Settings, *, reason: str = "rebuild", progress: Progress = silent
+    settings: Settings, *, reason: str = "rebuild", progress: Progress = silent, moving: bool = False
 ) -> Rebuilt | RebuildRefused:
-    """Fill the balance store anew; `reason` is kept with the incarnation. Raises what asyncpg raises, LogAway,
-    OutOfRange or CatalogueNotReady when PostgreSQL or Kafka are in trouble: run it again then."""
+    """Fill the balance store anew; `reason` is kept with the incarnation. `moving`: as part of a migration to other
+    partitions. Raises what asyncpg raises, LogAway, OutOfRange or CatalogueNotReady when PostgreSQL or Kafka are in
+    trouble: run it again then."""
     client = open_client(settings.redis_url)
     pool = await open_pool(settings.postgres_dsn, max_size=2, application_name="billing-rebuild")
     functions = Functions(client, settings.key_space)
@@ -68,7 +70,7 @@ async def rebuild(
         ):
             if not await ledger.lock():
                 return RebuildRefused("another rebuild is running")
-            ground = await check_ground(ledger, pool, reader, functions, settings)
+            ground = await check_ground(ledger, pool, reader, functions, settings, moving=moving)
             incarnation = await ledger.mint(above=ground.newest, reason=reason)
             filling = Filling(functions, incarnation)
             work = _Work(settings, ledger, pool, reader, filling, functions.keys.generation_ms, progress)
@@ -150,6 +152,7 @@ class _Work:
         catalogue = await read_catalogue(self.reader, self.settings.topics.tariffs)
         starts = [await replay_start(self.reader, topic, p, at[p].log_time_ms) for p in self._partitions]
         lengths = [max(0, at[p].position.offset - starts[p]) for p in self._partitions]
+        brought = await moved_holds(self.pool, self.reader, self.settings, catalogue, at)
         stage = Stage(self.progress, "holds", sum(lengths))
         for partition in self._partitions:
             start, end = starts[partition], at[partition].position.offset
@@ -163,7 +166,7 @@ class _Work:
                 at[partition].log_time_ms,
                 advanced,
             )
-            holds = await self._not_settled(end, found)
+            holds = await self._not_settled(end, together(brought.get(partition, {}), found))
             await self.filling.holds(partition, holds, end)
             written += len(holds)
             done += lengths[partition]

@@ -1,6 +1,12 @@
-"""Partitions added to a topic under running consumers: they refuse to go on, and what they had is exact (S16)."""
+"""Partitions added to a topic under running consumers: they refuse to go on, and what they had is exact; a command
+takes the deployment over to the new number (S16)."""
 
 from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from dataclasses import replace
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
@@ -9,6 +15,7 @@ from system_harness import MakeTraffic, RunPipeline
 from billing.lab.population import demo_accounts
 from billing.lab.prepare import committed_accounts, open_accounts
 from billing.lab.publisher import Publisher, publish_for
+from billing.lab.supervise import operators_environment
 from billing.lab.traffic import Mix
 from billing.lab.waiting import until
 from billing.operations import NotPrepared, migrate
@@ -24,6 +31,25 @@ async def _add_partitions(settings: Settings, topic: str, total: int) -> None:
         await admin.create_partitions({topic: NewPartitions(total)})
     finally:
         await admin.close()
+
+
+async def _partitions_migrate(settings: Settings, to: int, *, kill_after: str = "") -> tuple[int | None, str]:
+    """`billing partitions migrate`, ended by SIGKILL once it has said `kill_after`. Exit code, output."""
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "from billing.cli import main; main()"),
+        *("partitions", "migrate", "--to", str(to), "--apply"),
+        env=operators_environment(settings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert command.stdout is not None
+    said = ""
+    async with asyncio.timeout(60):
+        async for line in command.stdout:
+            said += line.decode()
+            if kill_after and line.decode().startswith(kill_after):
+                command.kill()
+        return await command.wait(), said
 
 
 async def test_s16_partitions_added_refuse_to_run_and_records_of_another_partitioner_are_dead_letters(
@@ -52,3 +78,19 @@ async def test_s16_partitions_added_refuse_to_run_and_records_of_another_partiti
         still = await pipeline.compare(traffic.expected, demo_accounts(), ends)
         assert still.failed == []
         pipeline.supervisor._expected_dead.update(each.name for each in refusing)
+    to = settings.partitions + 4
+    killed, said = await _partitions_migrate(settings, to, kill_after="moved")
+    assert killed == -signal.SIGKILL, said
+    done, said = await _partitions_migrate(settings, to)
+    assert done == 0, said
+    more, accounts = replace(settings, partitions=to), demo_accounts()
+    again = make_traffic(17, Mix(poison=0.1), to)
+    again.expected = traffic.expected  # the sessions of before go on to count, and their holds
+    async with run_pipeline(more) as pipeline:
+        async with Publisher(more.kafka_bootstrap, more.topics.usage) as publisher:
+            await publish_for(publisher, again, seconds=2, rate=800)
+        ends = await pipeline.usage_ends()
+        assert min(ends.values()) > 0
+        await pipeline.until_applied(ends)
+        found = await pipeline.compare(traffic.expected, accounts, ends)
+        assert found.failed == []

@@ -29,6 +29,7 @@ from billing.balance.records import AccountRecord, HoldRecord
 from billing.stream.record import StoredRecord
 from billing.stream.sink import ReadOnly, Unavailable, Uninitialised
 from billing.usage.ops import session_key
+from billing.usage.partitioner import home_partition
 from schemas.ledger import LedgerEntry, encode_entry
 
 
@@ -104,6 +105,15 @@ def test_a_malformed_entry_stands_alone(changes: dict[str, Any]) -> None:
     made = interpreter.interpret([bad, good])
     assert made.taken == 1
     assert isinstance(made.ops[0], Malformed)
+
+
+def test_s16_entries_of_accounts_that_live_elsewhere_now_mean_nothing() -> None:
+    home = home_partition("a1", 1000)
+    away = _record(posted("a1", 2, 5))._replace(partition=(home + 1) % 1000)
+    made = EntriesInterpreter(1000).interpret([away, _record(posted("a1", 3, 5), 1)._replace(partition=home)])
+    assert (list(made.ops), made.taken) == ([posted("a1", 3, 5)], 2)
+    bad = _record(posted("a1", 3, 5), 1, value=b"{}")
+    assert EntriesInterpreter(1000).interpret([away, bad]).taken == 1
 
 
 def test_an_opening_entry_belongs_to_its_home_partition() -> None:

@@ -10,7 +10,7 @@ import pytest
 import usage_builders as build
 
 from billing.rating.catalogue import LEAD_MS, AccountEntry, Catalogue
-from schemas.catalogue import CatalogueMessage, Rate, encode_catalogue
+from schemas.catalogue import CatalogueMessage, Heartbeat, Rate, catalogue_key, encode_catalogue
 from schemas.common import MalformedMessage
 
 NOW = build.NOW_MS
@@ -173,3 +173,27 @@ def test_a_million_accounts_stay_compact() -> None:
         tracemalloc.stop()
     assert len(catalogue) == 20_000
     assert used / len(catalogue) < 300, f"{used / len(catalogue):.0f} bytes per account on {sys.version}"
+
+
+def test_s16_the_later_of_two_places_counts_whatever_comes_last() -> None:
+    """Partitions were added: the account moved, and a record from before may be told once more after that."""
+    opened = build.assignment(home_partition=3, usage_position=100)
+    moved = build.assignment(home_partition=9, usage_position=0, placed_ms=NOW)
+    second = build.assignment(version=2, plan="other", effective_ms=NOW, home_partition=3, usage_position=100)
+    assert catalogue_key(opened) != catalogue_key(moved)  # compaction keeps both, so that the order does not matter
+    for order in itertools.permutations((opened, moved, second)):
+        catalogue = build.catalogue(*order)
+        entry = catalogue.account(build.ACCOUNT)
+        assert entry is not None
+        assert (entry.home_partition, entry.usage_position, catalogue.conflict) == (9, 0, None)
+        assert [plan.version for plan in entry.plans] == [2, 1]
+    elsewhere = build.assignment(home_partition=8, usage_position=0, placed_ms=NOW)
+    assert build.catalogue(moved, elsewhere).conflict is not None
+
+
+def test_s16_the_newest_heartbeat_says_for_how_many_partitions_homes_are_told() -> None:
+    catalogue = build.catalogue(build.heartbeat(NOW))
+    assert catalogue.partitions == 0
+    catalogue.apply(encode_catalogue(Heartbeat(timeline="t1", as_of_ms=NOW + 2, partitions=12), NOW))
+    catalogue.apply(encode_catalogue(Heartbeat(timeline="t1", as_of_ms=NOW + 1, partitions=8), NOW))  # repeated late
+    assert catalogue.partitions == 12

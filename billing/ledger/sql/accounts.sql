@@ -14,6 +14,10 @@ select i.ord, i.id, j.detail as stored
  where j.detail is distinct from i.input
  order by i.ord limit 1;
 
+-- name: partitions
+-- How many partitions accounts have their homes in: those that a migration goes to, from its first moment on.
+select coalesce(moving_to, partitions) from ledger_meta;
+
 -- name: drop_known
 -- Forget the incoming accounts that exist (identical repeats by now).
 delete from incoming i using accounts a where a.id = i.id

@@ -15,10 +15,13 @@ select j.id as entry, j.kind, j.origin, j.ledger_seq, j.booked_at, j.author, j.r
  order by j.ledger_seq desc limit $2;
 
 -- name: usage
--- The settled sessions of account $1 by kind, free ones too; what is archived as one kind of its own.
-select tariff_kind as kind, count(*) as sessions, sum(quantity)::bigint as quantity, sum(amount_micros)::bigint as amount_micros,
-       max(log_offset) as last_offset
-  from usage where account_id = $1 group by tariff_kind
+-- The settled sessions of account $1 by kind, free ones too; what is archived as one kind of its own. Last offsets are of
+-- its home partition, since it is there.
+select u.tariff_kind as kind, count(*) as sessions, sum(u.quantity)::bigint as quantity,
+       sum(u.amount_micros)::bigint as amount_micros,
+       max(u.log_offset) filter (where u.partition = a.home_partition and u.log_offset >= a.usage_position) as last_offset
+  from usage u join accounts a on a.id = u.account_id where u.account_id = $1 group by u.tariff_kind
 union all
-select 'archived', sessions, 0, amount_micros, last_offset from archived_accounts where account_id = $1
+select 'archived', x.sessions, 0, x.amount_micros, case when x.placed_ms = a.placed_ms then x.last_offset end
+  from archived_accounts x join accounts a on a.id = x.account_id where x.account_id = $1
  order by kind;

@@ -69,11 +69,14 @@ select b.credit_micros, b.used_micros, b.ledger_seq, b.last_charged_offset,
        from journal where account_id = b.account_id) as j
  cross join lateral (
      select coalesce(sum(amount_micros), 0)::bigint as used_micros, max(last_offset) as last_offset
-       from (select sum(amount_micros) as amount_micros,
-                    max(log_offset) filter (where amount_micros <> 0) as last_offset
-               from usage where account_id = b.account_id
+       from (select sum(s.amount_micros) as amount_micros,
+                    max(s.log_offset) filter (where s.amount_micros <> 0 and s.partition = a.home_partition
+                                                and s.log_offset >= a.usage_position) as last_offset
+               from usage s join accounts a on a.id = s.account_id where s.account_id = b.account_id
              union all
-             select amount_micros, last_offset from archived_accounts where account_id = b.account_id) as charged) as u
+             select x.amount_micros, case when x.placed_ms = a.placed_ms then x.last_offset end
+               from archived_accounts x join accounts a on a.id = x.account_id
+              where x.account_id = b.account_id) as charged) as u
  where b.account_id = $1;
 
 -- name: recompute

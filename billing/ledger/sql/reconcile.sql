@@ -1,7 +1,7 @@
 -- name: identity
--- The ledger's timeline and partition count, and the newest incarnation of the balance store that it minted (null
--- when there is none of this timeline).
-select m.timeline, m.partitions,
+-- The ledger's timeline and partition count, the count that a migration under way goes to (null: none is), and the newest
+-- incarnation of the balance store that it minted (null when there is none of this timeline).
+select m.timeline, m.partitions, m.moving_to,
        (select max(number) from incarnations i where i.timeline = m.timeline) as incarnation
   from ledger_meta m;
 
@@ -41,26 +41,32 @@ select next_offset from positions where topic = $1 and partition = $2;
 select a.id, a.currency, b.ledger_seq, b.credit_micros - b.used_micros + coalesce(u.since_micros, 0)::bigint as balance_micros,
        case when b.last_charged_offset < $3 then b.last_charged_offset
             else greatest(u.last_offset, (select last_offset from archived_accounts x
-                                           where x.account_id = a.id and x.last_offset < $3)) end as last_charged_offset
+                                           where x.account_id = a.id and x.placed_ms = a.placed_ms
+                                             and x.last_offset < $3)) end as last_charged_offset
   from accounts a
   join balances b on b.account_id = a.id
  cross join lateral (
      select sum(amount_micros) filter (where log_offset >= $3) as since_micros,
             max(log_offset) filter (where log_offset < $3 and amount_micros <> 0) as last_offset
        from usage where account_id = a.id and b.last_charged_offset >= $3
+                    and partition = a.home_partition and log_offset >= a.usage_position
  ) u
  where a.id = any($2::text[]) and a.home_partition = $1;
 
 -- name: settled_of
--- Which of the sessions ($2 kinds, $3 accounts, $4 sessions) were settled below offset $1 of their partition.
+-- Which of the sessions ($2 kinds, $3 accounts, $4 sessions) were settled below offset $1 of their account's home
+-- partition, or before it moved there.
 select u.kind, u.account_id, u.session_id
   from unnest($2::text[], $3::text[], $4::text[]) as wanted (kind, account_id, session_id)
   join usage u using (kind, account_id, session_id)
- where u.log_offset < $1;
+  join accounts a on a.id = u.account_id
+ where u.log_offset < $1 or u.partition <> a.home_partition;
 
 -- name: settled_at
--- Where session ($1 account, $2 kind, $3 session) was settled.
-select log_offset from usage where account_id = $1 and kind = $2 and session_id = $3;
+-- Where session ($1 account, $2 kind, $3 session) was settled; -1: before the account moved to its home partition.
+select case when u.partition = a.home_partition then u.log_offset else -1 end
+  from usage u join accounts a on a.id = u.account_id
+ where u.account_id = $1 and u.kind = $2 and u.session_id = $3;
 
 -- name: touched_since
 -- At most $2 accounts that entries and settlements above journal entry $1 touched, with their home; and the newest entry.

@@ -35,10 +35,12 @@ select set_config('idle_in_transaction_session_timeout', $1, true);
 select pg_advisory_xact_lock($1::integer, $2::integer);
 
 -- name: take_as_of
--- The ledger's clock in ms, never going back, under the exclusive lock; with the last catalogue row that is visible.
+-- The ledger's clock in ms, never going back, under the exclusive lock; with the last catalogue row that is visible, and
+-- the number of partitions that accounts' homes are worked out for up to there.
 update catalogue_clock
    set as_of_ms = greatest(as_of_ms, floor(extract(epoch from clock_timestamp()) * 1000)::bigint)
 returning as_of_ms, (select coalesce(catalogue, timeline) from ledger_meta) as timeline,
+          (select coalesce(moving_to, partitions) from ledger_meta) as partitions,
           (select coalesce(max(id), 0) from catalogue_outbox) as bound;
 
 -- name: any_version_up_to

@@ -37,11 +37,15 @@ select count(*) as violations, min('account ' || id || ': used ' || coalesce(use
   from (select coalesce(b.account_id, u.account_id) as id, b.used_micros as used, u.total
           from balances b
           full join (select account_id, sum(amount_micros) as total, max(last_offset) as last_offset
-                       from (select account_id, sum(amount_micros) as amount_micros,
-                                    max(log_offset) filter (where amount_micros <> 0) as last_offset
-                               from usage group by account_id
+                       from (select s.account_id, sum(s.amount_micros) as amount_micros,
+                                    max(s.log_offset) filter (where s.amount_micros <> 0
+                                        and s.partition = a.home_partition and s.log_offset >= a.usage_position)
+                                        as last_offset
+                               from usage s left join accounts a on a.id = s.account_id group by s.account_id
                              union all
-                             select account_id, amount_micros, last_offset from archived_accounts) as charged
+                             select x.account_id, x.amount_micros,
+                                    case when x.placed_ms = a.placed_ms then x.last_offset end
+                               from archived_accounts x left join accounts a on a.id = x.account_id) as charged
                       group by account_id) as u on u.account_id = b.account_id
          where b.used_micros is distinct from coalesce(u.total, 0)
             or b.last_charged_offset is distinct from u.last_offset) as strange;
@@ -97,18 +101,21 @@ select count(*) as violations, min('account ' || id) as example
           left join tariffs t on t.plan = p.plan and t.version = 1
          cross join ledger_meta m
          where b.account_id is null or t.currency is distinct from a.currency
-            or a.home_partition not between 0 and m.partitions - 1) as strange;
+            or a.home_partition not between 0 and coalesce(m.moving_to, m.partitions) - 1) as strange;
 
 -- name: usage_is_in_place
--- Sessions are below their partition's position, at or above the opening of their account, in its home partition and
--- currency.
+-- Sessions are below their partition's position, in their account's currency, and in its home partition at or above its
+-- opening or its move there, or where it was before, up to its move from there.
 select count(*) as violations, min('session ' || account_id || '/' || kind || '/' || session_id) as example
   from (select u.account_id, u.kind, u.session_id
           from usage u
           left join accounts a on a.id = u.account_id
           left join positions p on p.partition = u.partition and p.topic = 'usage.events'
-         where a.id is null or u.log_offset < a.usage_position or u.partition <> a.home_partition
-            or u.currency <> a.currency or u.log_offset >= coalesce(p.next_offset, 0)) as strange;
+         where a.id is null or u.currency <> a.currency or u.log_offset >= coalesce(p.next_offset, 0)
+            or (u.log_offset < a.usage_position or u.partition <> a.home_partition)
+               and not exists (select from account_moves m
+                                where m.account_id = u.account_id and m.from_partition = u.partition
+                                  and u.log_offset >= m.from_position and u.log_offset < m.until_position)) as strange;
 
 -- name: dead_letters_are_in_place
 -- Dead letters are below their partition's position.

@@ -106,7 +106,10 @@ async def test_a_migration_while_a_consumer_settles_stops_neither(
 
 async def test_every_query_fits_the_schema(ledger: Ledger) -> None:
     async with ledger.pool.acquire() as connection:
-        several = ("sink.look_up", "accounts.create_incoming", "rerate.prepare_todo", "rerate.prepare_batch")
+        several = (
+            *("sink.look_up", "accounts.create_incoming", "partitions.create_moving"),
+            *("rerate.prepare_todo", "rerate.prepare_batch"),
+        )
         for name in several:
             await connection.execute(query(name))
         for name, text in all_queries().items():
@@ -121,7 +124,7 @@ async def test_every_query_fits_the_schema(ledger: Ledger) -> None:
 LOOK_UPS = {
     "snapshots.settled": ("'{one}'", "5000", "0"),
     "snapshots.used_below": ("'{one}'", "5000"),
-    "reads.usage": ("'{one}'", "5000", "10"),
+    "reads.usage": ("'{one}'", "5000", "1", "5000", "10"),
     "dead_letters.page": ("'usage.events'", "0", "10", "10", *["null"] * 8),
     "accounts.show": ("'{one}'",),
     "accounts.page": ("'{one}'", "10"),

@@ -1,0 +1,1 @@
+"""Adding partitions to a deployment that has accounts (S16)."""
