@@ -17,6 +17,9 @@ MAX_MICROS = _MAX_MICROS
 
 MICROS_PER_UNIT = 1_000_000
 _DECIMALS = 6
+LARGEST = "9007199254.740991"
+"""MAX_MICROS for people."""
+
 _DECIMAL = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
 _MAX_TEXT = 64  # longer than any amount; keeps huge texts from being parsed at all
 
@@ -26,7 +29,7 @@ class AmountProblem(StrEnum):
 
     NOT_A_DECIMAL = "not a decimal number such as 20.00 or -5"
     TOO_PRECISE = "more than 6 decimals"
-    OUT_OF_RANGE = "not below 2^53 micro-units"
+    OUT_OF_RANGE = f"beyond {LARGEST}, the largest amount"
 
 
 @dataclass(frozen=True, slots=True)

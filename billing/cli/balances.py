@@ -12,6 +12,7 @@ from billing.cli.common import json_option, ledger, print_fields, print_rows, re
 from billing.cli.store_view import missing_in_ledger, reader_of
 from billing.ledger import accounts as books
 from billing.ledger.terms import NoSuchAccount as NotInLedger
+from billing.money import format_micros
 from billing.settings import Settings
 
 _MICROS = ("credit_micros", "used_micros", "held_micros", "available_micros")
@@ -71,27 +72,25 @@ async def _absent(settings: Settings, account_id: str) -> Unknown:
 def holds(account_id: str, as_json: bool) -> None:
     """An account's open holds; lease ends are in its partition's log time."""
 
-    async def work(settings: Settings) -> list[OpenHold]:
+    async def work(settings: Settings) -> tuple[list[OpenHold], str]:
         async with store(settings) as functions:
             reader = await reader_of(settings, functions)
             balance = await reader.read_balance(account_id)
             if isinstance(balance, NoSuchAccount):
                 await _absent(settings, account_id)
             found = await reader.read_holds(account_id) if isinstance(balance, Known) else balance
-        if isinstance(found, Unknown | NoSuchAccount):
+        if isinstance(found, Unknown | NoSuchAccount) or not isinstance(balance, Known):
             refuse(
                 f"holds of {account_id} are unknown: {getattr(found, 'reason', 'Redis does not show the account yet')}"
             )
-        return found
+        return found, balance.currency
 
-    rows = [
-        {
-            "kind": hold.kind,
-            "session": hold.session,
-            "amount_micros": hold.amount_micros,
-            "elapsed": hold.elapsed,
-            "lease_end_ms": hold.lease_end_ms,
-        }
-        for hold in run(work(Settings.from_env()))
-    ]
+    found, currency = run(work(Settings.from_env()))
+    rows = []
+    for hold in found:
+        amount: dict[str, Any] = {"amount_micros": hold.amount_micros}
+        if not as_json:
+            amount = {"amount": format_micros(hold.amount_micros, currency)}
+        row = {"kind": hold.kind, "session": hold.session, **amount, "elapsed": hold.elapsed}
+        rows.append({**row, "lease_end_ms": hold.lease_end_ms})
     print_rows(rows, as_json=as_json, empty="no open holds")

@@ -17,6 +17,7 @@ from billing.cli.common import (
     run,
     store,
 )
+from billing.cli.errors import in_plain_words
 from billing.ledger.migrate import SIGNALS_TOPIC, USAGE_TOPIC
 from billing.ledger.terms import text_problem
 from billing.reconcile.halts import Halt, StoreAway, halts
@@ -49,7 +50,7 @@ def list_(as_json: bool) -> int:
     try:
         found, away = run(work())
     except LogAway as error:
-        refuse(f"Kafka: {error}")
+        refuse(f"Kafka: {in_plain_words(error)}")
     print_rows([_fields(halt) for halt in found], as_json=as_json, empty="nothing is halted")
     if away is not None:
         click.echo(f"billing: the balance store does not answer, so its halts are not listed: {away.reason}", err=True)
@@ -103,7 +104,7 @@ def lift_(partition: int, as_json: bool, **given: Any) -> int:
     try:
         answer = run(work())
     except LogAway as error:
-        refuse(f"Kafka: {error}")
+        refuse(f"Kafka: {in_plain_words(error)}")
     if isinstance(answer, NotLifted):
         if as_json:
             print_fields({"lifted": False, "reason": answer.reason}, as_json=True)

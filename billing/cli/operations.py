@@ -10,6 +10,7 @@ import click
 
 from billing import operations
 from billing.cli.common import json_option, ledger, print_fields, print_json, refuse, run, store
+from billing.cli.errors import in_plain_words
 from billing.reconcile.books import DEADLINE_S, NotComparable, compare_books
 from billing.reconcile.progress import Progress, silent
 from billing.reconcile.rebuild import RebuildRefused
@@ -34,7 +35,7 @@ def migrate(post: bool, as_json: bool) -> None:
     try:
         answer = run(operations.migrate(Settings.from_env(), post=post))
     except LogAway as error:
-        refuse(f"Kafka: {error}")
+        refuse(f"Kafka: {in_plain_words(error)}")
     if isinstance(answer, operations.NotPrepared):
         refuse(answer.reason)
     if as_json:
@@ -55,7 +56,7 @@ def rebuild(reason: str, as_json: bool) -> None:
     try:
         answer = run(rebuild_store(Settings.from_env(), reason=reason, progress=progress_on_stderr(as_json)))
     except (LogAway, OutOfRange, CatalogueNotReady) as error:
-        refuse(f"not rebuilt, balances stay unknown until a run is complete: {error}")
+        refuse(f"not rebuilt, balances stay unknown until a run is complete: {in_plain_words(error)}")
     if isinstance(answer, RebuildRefused):
         refuse(answer.reason)
     print_fields({**asdict(answer), "seconds": round(answer.seconds, 2)}, as_json=as_json)

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from billing.cli.common import json_option, print_fields, refuse, run
+from billing.cli.errors import in_plain_words
 from billing.settings import Settings
 from billing.stream.publisher import Outgoing, Publisher, PublishFailed
 
@@ -36,7 +37,8 @@ def publish(file: Path, as_json: bool) -> None:
                 try:
                     count += len(await publisher.publish(chunk))
                 except PublishFailed as error:
-                    refuse(f"Kafka: {error}; {count + error.delivered} events were published for certain")
+                    certain = f"{count + error.delivered} events were published for certain"
+                    refuse(f"Kafka: {in_plain_words(error)}; {certain}")
         return count
 
     print_fields({"published": run(work(Settings.from_env()))}, as_json=as_json)

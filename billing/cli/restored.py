@@ -18,6 +18,7 @@ from billing.cli.common import (
     refuse,
     run,
 )
+from billing.cli.errors import in_plain_words
 from billing.ledger.findings import open_counts
 from billing.ledger.history import suspected
 from billing.ledger.terms import text_problem
@@ -68,7 +69,8 @@ def restored(again: bool, by: str, reason: str, as_json: bool) -> None:
     except asyncpg.InsufficientPrivilegeError:
         refuse("only the ledger's owner begins a timeline: set BILLING_POSTGRES_OWNER_DSN")
     except LogAway as error:
-        refuse(f"Kafka: {error}; run it again with --again once a new timeline has begun (billing recharge status)")
+        hint = "run it again with --again once a new timeline has begun (billing recharge status)"
+        refuse(f"Kafka: {in_plain_words(error)}; {hint}")
     print_fields(asdict(done), as_json=as_json)
 
 

@@ -15,7 +15,7 @@ from billing.ledger.entries import Posting, entry_postings
 from billing.ledger.queries import query
 from billing.ledger.retry import in_transaction
 from billing.ledger.terms import Conflict, Invalid, NoSuchAccount, is_amount, is_id, text_problem
-from billing.money import MAX_MICROS
+from billing.money import LARGEST, MAX_MICROS
 from schemas.ledger import AccountChanged, DebitsAcknowledged, EntryPosted, LedgerEntry, Origin, ViewCorrected
 
 _TYPES: dict[type, str] = {
@@ -91,7 +91,7 @@ async def credit(
 ) -> BookAnswer:
     """Credit an account by hand. Closed and suspended ones too: their balance is still owed."""
     if not is_amount(amount_micros, 1):
-        return Invalid(account, "amount_micros", "must be whole micro-units from 1 to 2^53 - 1")
+        return Invalid(account, "amount_micros", f"must be above 0 and at most {LARGEST}")
     request = EntryRequest(account, amount_micros, origin, reason, author, key)
     return await in_transaction(pool, lambda connection: book(connection, request))
 
@@ -132,7 +132,7 @@ async def book(connection: Connection, request: EntryRequest) -> BookAnswer:
     excluded_micros = max(0, -request.amount_micros)
     credit_micros = row["credit_micros"] + request.amount_micros
     if not is_amount(credit_micros) or row["excluded_micros"] + excluded_micros > MAX_MICROS:
-        return Invalid(request.account, "amount_micros", "takes the account's total beyond 2^53 micro-units")
+        return Invalid(request.account, "amount_micros", f"takes the account's total beyond {LARGEST}")
     return await _book(connection, request, row, excluded_micros)
 
 
@@ -222,7 +222,7 @@ def _problem_of(request: EntryRequest) -> Invalid | None:
     if not is_id(request.account):
         return Invalid(str(request.account)[:64], "id", "must be 1 to 64 of A-Z a-z 0-9 . _ : -")
     if not is_amount(request.amount_micros) or request.amount_micros == 0:
-        return Invalid(request.account, "amount_micros", "must be whole micro-units below 2^53 and not 0")
+        return Invalid(request.account, "amount_micros", f"must not be 0, and at most {LARGEST} up or down")
     if request.corrects is not None and not is_amount(request.corrects, 1):
         return Invalid(request.account, "corrects", "must be the number of an entry")
     texts = {"reason": request.reason, "author": request.author, "key": request.key}

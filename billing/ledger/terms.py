@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from billing.money import MAX_MICROS, is_currency
+from billing.money import LARGEST, MAX_MICROS, format_micros, is_currency
 from schemas.common import ID_PATTERN, AccountStatus
 
 _ID = re.compile(ID_PATTERN.removesuffix("$"))
@@ -234,7 +234,7 @@ def _field_problem(field: str, value: Any) -> str | None:
         return None
     if field in _LOWEST:
         low = _LOWEST[field]
-        return None if is_amount(value, low) else f"must be whole micro-units from {low} to 2^53 - 1"
+        return None if is_amount(value, low) else f"must be an amount from {format_micros(low)} to {LARGEST}"
     if field == "plan":
         return None if is_id(value) else "must be 1 to 64 of A-Z a-z 0-9 . _ : -"
     if field == "status":

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from billing.balance.calls import Functions
-from billing.ledger.booking import Booked, Conflict, EntryRequest, Invalid, NoSuchAccount, book
+from billing.ledger.booking import Booked, EntryRequest, book
 from billing.ledger.database import Connection, Pool, RollBack, lease
 from billing.ledger.findings import Action, Finding, show
 from billing.ledger.incarnations import read_identity
 from billing.ledger.retry import in_transaction
-from billing.ledger.terms import MAX_TEXT, text_problem
+from billing.ledger.terms import MAX_TEXT, Conflict, Invalid, NoSuchAccount, text_problem
 from billing.ledger.view_correction import correct_view, prove_account, recompute
 from billing.reconcile.compare import Different, Equal
 from billing.reconcile.health import expecting_reader

@@ -65,7 +65,7 @@ GOOD = "call,outbound,1,0.01,,,,,"
         ("call,outbound,2,NaN,,,,,", "rate", "not a decimal"),
         ("call,outbound,2,1e3,,,,,", "rate", "not a decimal"),
         ("call,outbound,2,0.0000001,,,,,", "rate", "more than 6 decimals"),
-        ("call,outbound,2,9007199254.740992,,,,,", "rate", "2^53"),
+        ("call,outbound,2,9007199254.740992,,,,,", "rate", "beyond 9007199254.740991"),
         ("call,outbound,2,1,0,6,,,", "first_increment_seconds", "whole number of seconds from 1"),
         ("call,outbound,2,1,60,0,,,", "next_increment_seconds", "whole number of seconds from 1"),
         ("call,outbound,2,1,60,-6,,,", "next_increment_seconds", "whole number of seconds from 1"),
