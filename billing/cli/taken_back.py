@@ -9,9 +9,14 @@ from billing.cli.common import AMOUNT, by_option, json_option, ledger, print_fie
 from billing.cli.shown import no_wait_option, until_shown
 from billing.cli.usage import too_much
 from billing.ledger.booking import Booked
-from billing.ledger.corrections import NotCredited, TakenBack, TakenBackAnswer, TooMuch, take_back
+from billing.ledger.corrections import TooMuch
+from billing.ledger.taken_back import NotCredited, TakenBack, TakenBackAnswer, take_back
+from billing.ledger.terms import Conflict
 from billing.money import format_micros
 from billing.settings import Settings
+
+_PREFIXES: dict[TakenBack, tuple[str, ...]] = {"payment_refund": ("re_", "pyr_"), "chargeback": ("dp_", "du_")}
+_WHAT: dict[TakenBack, str] = {"payment_refund": "a refund", "chargeback": "a dispute"}
 
 
 @click.command("taken-back")
@@ -21,7 +26,7 @@ from billing.settings import Settings
 @click.option("--amount", "amount_micros", type=AMOUNT, help="A part; all that is left of it when left out.")
 @by_option
 @reason_option
-@click.option("--key", help="The same key books once.")
+@click.option("--gateway-id", required=True, metavar="ID", help="The refund's or the dispute's id at the gateway.")
 @no_wait_option
 @json_option
 def taken_back(
@@ -31,20 +36,23 @@ def taken_back(
     *,
     by: str,
     reason: str,
-    key: str | None,
+    gateway_id: str,
     no_wait: bool,
     as_json: bool,
 ) -> None:
     """Book that a recharge's payment went back, whole or in part. RECHARGE: its number in `billing recharges`.
 
-    Moves no money at the gateway. The debit makes the account due for no charge until it is acknowledged.
+    Moves no money at the gateway. The debit makes the account due for no charge until it is acknowledged. An ID books
+    once, whether this or a webhook comes first.
     """
     if origin is None:
         refuse("say --refund or --chargeback")
+    if not gateway_id.startswith(_PREFIXES[origin]):
+        refuse(f"--gateway-id of {_WHAT[origin]} begins with {' or '.join(_PREFIXES[origin])}")
 
     async def work(settings: Settings) -> TakenBackAnswer:
         async with ledger(settings) as pool:
-            answer = await take_back(pool, recharge, origin, amount_micros, reason, author=by, key=key)
+            answer = await take_back(pool, recharge, origin, amount_micros, reason, author=by, gateway_id=gateway_id)
         if isinstance(answer, Booked) and not no_wait:
             await until_shown(settings, {answer.account: answer.ledger_seq})
         return answer
@@ -61,6 +69,8 @@ def taken_back(
             refuse(f"recharge {recharge} is not in the books (see `billing recharges`)")
         case NotCredited():
             refuse(f"there is no recharge {recharge}")
+        case Conflict(stored=entry):
+            refuse(f"{gateway_id} is booked already: {entry}, for another amount or another recharge")
         case TooMuch():
             refuse(too_much(answer))
         case _:

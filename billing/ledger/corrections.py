@@ -1,10 +1,9 @@
-"""Giving back what a session cost, and booking that a payment was taken back. Entries that say what they correct (R6);
-neither makes an account due for a charge (R5)."""
+"""Giving back what a session cost: an entry that says what it corrects (R6), and makes nobody due for a charge (R5)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import asyncpg
 
@@ -14,8 +13,6 @@ from billing.ledger.queries import query
 from billing.ledger.retry import in_transaction
 from billing.ledger.terms import Conflict, Invalid, NoSuchAccount, is_amount, is_id, text_problem
 from billing.usage.ops import SessionKind
-
-TakenBack: TypeAlias = Literal["payment_refund", "chargeback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +52,7 @@ class TooMuch:
     left_micros: int
 
 
-@dataclass(frozen=True, slots=True)
-class NotCredited:
-    """There is no such recharge, or its payment is not in the books (yet)."""
-
-    recharge: int
-    exists: bool
-
-
 RefundAnswer: TypeAlias = Refunded | NoSuchSession | Ambiguous | TooMuch | Conflict | NoSuchAccount | Invalid
-TakenBackAnswer: TypeAlias = Booked | NotCredited | TooMuch | Conflict | NoSuchAccount | Invalid
 
 
 async def refund_usage(
@@ -80,7 +68,7 @@ async def refund_usage(
 ) -> RefundAnswer:
     """Give back `amount_micros` of what a settled session cost; None: all that is left of it. At most its price in all,
     re-rating included. The same `key` books once. Raises what asyncpg raises: repeat with the same key then."""
-    problem = _problem(account, amount_micros, {"reason": reason, "author": author, "key": key})
+    problem = problem_of(account, amount_micros, {"reason": reason, "author": author, "key": key})
     if problem is None and not is_id(session):
         return NoSuchSession(account, str(session)[:64])
     if problem is not None:
@@ -149,50 +137,6 @@ class _Refund:
         return rows
 
 
-async def take_back(
-    pool: Pool,
-    recharge: int,
-    origin: TakenBack,
-    amount_micros: int | None,
-    reason: str,
-    *,
-    author: str,
-    key: str | None = None,
-) -> TakenBackAnswer:
-    """Book that the gateway gave back, or a bank took back, `amount_micros` of a recharge's payment (None: all that is
-    left). Moves no money at the gateway. The same `key` books once."""
-    problem = _problem(f"recharge {recharge}", amount_micros, {"reason": reason, "author": author, "key": key})
-    if problem is not None:
-        return problem
-
-    async def work(connection: Connection) -> TakenBackAnswer:
-        payment = await connection.fetchrow(query("corrections.payment"), recharge)
-        if payment is None or payment["entry_id"] is None:
-            return NotCredited(recharge, exists=payment is not None)
-        account = payment["account_id"]
-        row = await connection.fetchrow(query("accounts.lock"), account)
-        assert row is not None  # a recharge has its account
-        asked = ["payment", recharge, origin, amount_micros, reason]
-        before = await _before(connection, account, key, hash_of(asked), row)
-        if before is not None:
-            return before
-        # again, now that nobody else can take something back
-        payment = await connection.fetchrow(query("corrections.payment"), recharge)
-        assert payment is not None
-        left_micros = payment["amount_micros"] - payment["back_micros"]
-        back_micros = left_micros if amount_micros is None else amount_micros
-        if back_micros == 0 or back_micros > left_micros:
-            return TooMuch(f"recharge {recharge}", payment["currency"], payment["amount_micros"], left_micros)
-        request = EntryRequest(
-            *(account, -back_micros, origin, reason, author, key, payment["entry_id"]),
-            detail={"recharge": recharge, "payment": payment["payment_id"]},
-            asked=asked,
-        )
-        return await book(connection, request)
-
-    return await in_transaction(pool, work)
-
-
 async def _before(
     connection: Connection, account: str, key: str | None, input_hash: str, row: asyncpg.Record
 ) -> Booked | Conflict | None:
@@ -201,7 +145,8 @@ async def _before(
     return None if found is None else repeat(account, input_hash, found, row)
 
 
-def _problem(account: str, amount_micros: int | None, texts: dict[str, str | None]) -> Invalid | None:
+def problem_of(account: str, amount_micros: int | None, texts: dict[str, str | None]) -> Invalid | None:
+    """What is wrong with an amount (None: all that is left) or with a text."""
     if amount_micros is not None and not is_amount(amount_micros, 1):
         return Invalid(account, "amount_micros", "must be above 0")
     for field, value in texts.items():

@@ -69,8 +69,14 @@ KINDS: Mapping[Origin | Literal["settlement", "opening"], EntryKind] = {
     "adjustment": EntryKind("a correction by hand", "`account adjust`", (1, -1)),
     "refund": EntryKind("a session refunded, whole or in part", "`usage refund`", (1,)),
     "rerate": EntryKind("sessions priced again", "`rerate --apply`", (1, -1)),
-    "payment_refund": EntryKind("a card payment given back", "`recharges taken-back --refund`", (-1,)),
-    "chargeback": EntryKind("a card payment taken back by the bank", "`recharges taken-back --chargeback`", (-1,)),
+    "payment_refund": EntryKind(
+        "a card payment given back; up: that failed", "`recharges taken-back --refund`, `consume webhooks`", (-1, 1)
+    ),
+    "chargeback": EntryKind(
+        "a card payment taken back by the bank; up: we won the dispute",
+        "`recharges taken-back --chargeback`, `consume webhooks`",
+        (-1, 1),
+    ),
     "goodwill": EntryKind("a gift", "`account credit --goodwill`", (1,)),
     "migration": EntryKind("a balance taken over from another system", "no command yet", (1, -1)),
 }

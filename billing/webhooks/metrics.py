@@ -5,8 +5,10 @@ from __future__ import annotations
 from prometheus_client import Counter
 
 # requests by what came of them: refused (forged, stale, malformed, too_large, too_slow, busy), passed (nothing of
-# ours), looked_at, or again (something was away: the gateway sends it again)
+# ours), looked_at, left_to_sweep (of a payment that nobody here knows, and too many of those), or again (something was
+# away: the gateway sends it again)
 REQUESTS = Counter("billing_webhook_requests_total", "Requests", ["outcome"])
 
-# entries booked because the gateway says that money went back
-TAKEN_BACK = Counter("billing_webhook_taken_back_total", "Entries booked", ["kind"])
+# entries booked because the gateway says that money went back (refund, dispute) or came again (refund_failed,
+# dispute_won)
+BOOKED = Counter("billing_webhook_booked_total", "Entries booked", ["kind"])

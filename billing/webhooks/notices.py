@@ -6,16 +6,17 @@ come, it is booked once. What cannot be done now is answered so, and the gateway
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import msgspec
 import structlog
 
-from billing.ledger import booking
 from billing.ledger.booking import Booked
-from billing.ledger.corrections import NotCredited, TakenBack, take_back
 from billing.ledger.database import Pool, fetchrow
 from billing.ledger.queries import query
+from billing.ledger.taken_back import NotCredited, NotTaken, TakenBack, TakenBackAnswer, came_back, take_back
 from billing.money import minor_unit_micros
 from billing.recharge import switches
 from billing.recharge.gateway import Gateway, NotFound, Ok, PaymentStatus
@@ -30,7 +31,29 @@ log = structlog.get_logger(__name__)
 
 AUTHOR = "billing/webhooks"
 
-Outcome: TypeAlias = Literal["passed", "looked_at", "again"]
+STRANGERS_PER_S, STRANGERS_AT_ONCE = 5.0, 20
+
+Outcome: TypeAlias = Literal["passed", "looked_at", "again", "left_to_sweep"]
+
+
+class Allowance:
+    """So many a second, and at most `most` at once. `clock` gives seconds."""
+
+    def __init__(self, per_s: float, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s = per_s
+        self._most = most
+        self._clock = clock
+        self._left, self._at_s = float(most), clock()
+
+    def take(self) -> bool:
+        """Whether there is one left, which is then gone."""
+        now_s = self._clock()
+        self._left = min(float(self._most), self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 class Notices:
@@ -41,6 +64,7 @@ class Notices:
         self._gateway = gateway
         self._gone_back = gone_back
         self._sweep = sweep
+        self._strangers = Allowance(STRANGERS_PER_S, STRANGERS_AT_ONCE)
 
     async def handle(self, notice: Notice) -> Outcome:
         """Do what the gateway's present state asks for."""
@@ -51,9 +75,15 @@ class Notices:
         return await self._taken_back(notice.payment)
 
     async def _payment(self, payment: str) -> Outcome:
-        """A worker drives an open intent and reads the payment itself; else a success is credited as by the sweep."""
+        """A worker drives an open intent and reads the payment itself; else a success is credited as by the sweep.
+
+        Another deployment's payments cost a read of the gateway each; beyond a rate they are left to the sweep, which
+        finds whatever of them is ours.
+        """
         if await fetchrow(self._store.pool, query("recharge_webhooks.look_now"), payment) is not None:
             return "looked_at"
+        if await self._store.find_by_payment(payment) is None and not self._strangers.take():
+            return "left_to_sweep"
         read = await self._gateway.read(payment)
         match read:
             case Ok(payment=found) if found.status is PaymentStatus.SUCCEEDED:
@@ -81,49 +111,27 @@ class Notices:
 
     async def _book(self, stored: StoredIntent, gone: GoneBack) -> bool:
         """Book it once; False where the payment itself must be booked first."""
-        if gone.kind == "dispute_won":
-            return await self._book_won(stored, gone)
-        origin: TakenBack = "payment_refund" if gone.kind == "refund" else "chargeback"
-        amount_micros = gone.amount_minor * minor_unit_micros(stored.currency)
-        reason = f"{gone.kind} {gone.id} of payment {stored.intent.payment_id}"
-        answer = await take_back(
-            self._store.pool, stored.id, origin, amount_micros, reason, author=AUTHOR, key=_key(gone.kind, gone.id)
-        )
+        origin: TakenBack = "payment_refund" if gone.kind in {"refund", "refund_failed"} else "chargeback"
+        reason = f"{gone.kind.replace('_', ' ')} {gone.id} of payment {stored.intent.payment_id}"
+        answer: TakenBackAnswer | NotTaken
+        if gone.kind in {"refund_failed", "dispute_won"}:
+            answer = await came_back(self._store.pool, origin, reason, author=AUTHOR, gateway_id=gone.id)
+        else:
+            amount_micros = gone.amount_minor * minor_unit_micros(stored.currency)
+            answer = await take_back(
+                self._store.pool, stored.id, origin, amount_micros, reason, author=AUTHOR, gateway_id=gone.id
+            )
         match answer:
-            case Booked(repeated=repeated):
-                if not repeated:
-                    metrics.TAKEN_BACK.labels(origin).inc()
-                    log.warning("webhook.taken_back", account=stored.account, intent=stored.id, kind=origin)
-                return True
+            case Booked(repeated=False):
+                metrics.BOOKED.labels(gone.kind).inc()
+                log.warning("webhook.booked", account=stored.account, intent=stored.id, kind=gone.kind)
+            case Booked() | NotTaken():  # nothing is to be done where its going was never booked
+                pass
             case NotCredited():
                 return False
-        # more than the payment, say: booked by hand before, or of another amount; a person must look
-        await _report(self._store.pool, stored, gone, type(answer).__name__)
+            case _:  # more than the payment, say, or booked by hand with another amount: a person must look
+                await _report(self._store.pool, stored, gone, type(answer).__name__)
         return True
-
-    async def _book_won(self, stored: StoredIntent, gone: GoneBack) -> bool:
-        """The bank gave the money back. Nothing is to be done where its going was never booked."""
-        row = await fetchrow(self._store.pool, query("recharge_webhooks.chargeback_of"), _key("dispute", gone.id))
-        if row is None:
-            return True
-        answer = await booking.adjust(
-            self._store.pool,
-            stored.account,
-            -row["amount_micros"],
-            f"dispute {gone.id} won: its chargeback came back",
-            author=AUTHOR,
-            key=_key("dispute_won", gone.id),
-            corrects=row["entry_id"],
-        )
-        if not isinstance(answer, Booked):
-            await _report(self._store.pool, stored, gone, type(answer).__name__)
-        elif not answer.repeated:
-            metrics.TAKEN_BACK.labels("dispute_won").inc()
-        return True
-
-
-def _key(kind: str, id_: str) -> str:
-    return f"gateway:{kind}:{id_}"
 
 
 async def _report(pool: Pool, stored: StoredIntent, gone: GoneBack, why: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import stripe
@@ -14,16 +14,23 @@ from billing.recharge.stripe_settings import StripeSettings
 
 LISTED = 100  # of each, per payment
 
-# a dispute of which the bank has the money; a warning is an inquiry, which moves none
-_WITHDRAWN = frozenset({"needs_response", "under_review", "lost", "charge_refunded"})
+# a dispute of which the bank has the money; a warning is an inquiry, which moves none, nor does one that was prevented
+_WITHDRAWN = frozenset(
+    {"needs_response", "under_review", "lost", "charge_refunded", "appeal_needs_response", "appeal_under_review"}
+)
+
+# a refund that does not reach the customer, perhaps after it had succeeded; the gateway gives us the money again
+_FAILED = frozenset({"failed", "canceled"})
+
+Kind: TypeAlias = Literal["refund", "refund_failed", "dispute", "dispute_won"]
 
 
 @dataclass(frozen=True, slots=True)
 class GoneBack:
-    """Money that left again, in minor units. `kind`: a refund that has succeeded, a dispute whose money the bank took,
-    a dispute that was won: its money, which had been taken, has come back."""
+    """Money that left again, in minor units. `kind`: a refund that has succeeded; one that has not, after all; a
+    dispute whose money the bank took; one that was won: its money, which had been taken, has come back."""
 
-    kind: str
+    kind: Kind
     id: str
     amount_minor: int
 
@@ -107,7 +114,8 @@ def _gone_back(refunds: str, disputes: str) -> tuple[GoneBack, ...] | NotRead:
     taken = msgspec.json.decode(disputes, type=_Disputes)
     if given.has_more or taken.has_more:
         return NotRead("too_many")
-    found = [GoneBack("refund", r.id, r.amount) for r in given.data if r.status == "succeeded"]
+    found: list[GoneBack] = [GoneBack("refund", r.id, r.amount) for r in given.data if r.status == "succeeded"]
+    found += [GoneBack("refund_failed", r.id, r.amount) for r in given.data if r.status in _FAILED]
     found += [GoneBack("dispute", d.id, d.amount) for d in taken.data if d.status in _WITHDRAWN]
     found += [GoneBack("dispute_won", d.id, d.amount) for d in taken.data if d.status == "won"]
     return tuple(found)

@@ -93,6 +93,8 @@ async def test_corrections_and_statements_on_the_command_line(settings: Settings
         ("rerate", "wrong price"),
     ]
     assert "there is no account 'nobody'" in await refused(settings, "statement", "nobody")
-    assert "there is no recharge 1" in await refused(settings, "recharges", "taken-back", "1", "--chargeback", *BY)
+    taken = ("recharges", "taken-back", "1", "--chargeback", *BY)
+    assert "there is no recharge 1" in await refused(settings, *taken, "--gateway-id", "dp_1")
+    assert "begins with dp_ or du_" in await refused(settings, *taken, "--gateway-id", "re_1")
     checks = await billing_json(settings, "ledger", "verify")
     assert checks["ok"] is True

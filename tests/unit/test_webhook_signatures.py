@@ -9,6 +9,7 @@ import pytest
 from stripe import WebhookSignature
 
 from billing.settings import SettingError
+from billing.webhooks.notices import Allowance
 from billing.webhooks.settings import WebhookSettings
 from billing.webhooks.signed import TOLERANCE_S, Notice, read_notice
 
@@ -61,7 +62,8 @@ def test_s34_a_second_time_in_the_header_makes_nothing_younger() -> None:
         ("charge.refunded", {"id": "ch_1", "payment_intent": "pi_2"}, "taken_back", "pi_2"),
         ("charge.refunded", {"id": "ch_1", "payment_intent": None}, "taken_back", None),
         ("charge.dispute.closed", {"id": "dp_1", "payment_intent": "pi_2"}, "taken_back", "pi_2"),
-        ("refund.updated", {"id": "re_1", "payment_intent": "pi_2"}, "taken_back", "pi_2"),
+        ("refund.failed", {"id": "re_1", "payment_intent": "pi_2"}, "taken_back", "pi_2"),
+        ("charge.refund.updated", {"id": "re_1", "payment_intent": "pi_2"}, "taken_back", "pi_2"),
         ("customer.created", {"id": "cus_1"}, "other", None),
     ],
 )
@@ -84,3 +86,13 @@ def test_settings_name_what_is_wrong_and_never_show_a_secret() -> None:
         with pytest.raises(SettingError, match=named) as raised:
             WebhookSettings.from_env({**GATEWAY, **wrong})
         assert "hunter2" not in str(raised.value)
+
+
+def test_r11_strangers_are_looked_at_at_a_bounded_rate() -> None:
+    now_s = 50.0
+    allowance = Allowance(5.0, 3, clock=lambda: now_s)
+    assert [allowance.take() for _ in range(4)] == [True, True, True, False]
+    now_s += 0.5
+    assert [allowance.take() for _ in range(3)] == [True, True, False]
+    now_s += 100.0
+    assert [allowance.take() for _ in range(4)] == [True, True, True, False]

@@ -1,4 +1,4 @@
-"""What only a sandbox can be told: faults, forgotten keys, disputes, and where webhooks go."""
+"""What only a sandbox can be told: faults, forgotten keys, disputes, refunds that come back, and where webhooks go."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from billing.lab.sandbox import disputes, faults
+from billing.lab.sandbox import disputes, faults, refunds
 from billing.lab.sandbox.api import Api
 from billing.lab.sandbox.disputes import DisputeOrder
 from billing.lab.sandbox.faults import FaultOrder
@@ -20,6 +20,10 @@ T = TypeVar("T")
 
 class _Endpoint(msgspec.Struct, forbid_unknown_fields=True):
     url: str | None
+
+
+class _Refund(msgspec.Struct, forbid_unknown_fields=True):
+    refund: str
 
 
 def add(application: web.Application, store: Store, api: Api, webhooks: Webhooks) -> None:
@@ -52,12 +56,19 @@ def add(application: web.Application, store: Store, api: Api, webhooks: Webhooks
             found = disputes.order(store.db, wanted, int(time.time()))
         return web.json_response({"dispute": found}, status=200 if found else 404)
 
+    async def fail_refund(request: web.Request) -> web.Response:
+        refund = (await _read(request, _Refund)).refund
+        with store.transaction():
+            failed = refunds.fail(store.db, refund)
+        return web.json_response({"refund": refund}, status=200 if failed else 404)
+
     application.router.add_get("/_sandbox/faults", show_faults)
     application.router.add_post("/_sandbox/faults", add_fault)
     application.router.add_delete("/_sandbox/faults", clear_faults)
     application.router.add_post("/_sandbox/forget_keys", forget_keys)
     application.router.add_post("/_sandbox/webhooks", tell)
     application.router.add_post("/_sandbox/disputes", dispute)
+    application.router.add_post("/_sandbox/failed_refunds", fail_refund)
 
 
 async def _read(request: web.Request, type_: type[T]) -> T:

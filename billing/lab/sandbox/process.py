@@ -11,6 +11,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from billing.devstack.processes import spawn, tail
 from billing.lab.sandbox.faults import Kind
@@ -61,17 +62,28 @@ class Controls:
         """`won` or `lost`."""
         self._ask("POST", "/_sandbox/disputes", {"dispute": dispute, "status": status})
 
+    def refund(self, payment: str, amount: int) -> str:
+        """Give back `amount` minor units of it; the refund's id."""
+        made: str = self._ask("POST", "/v1/refunds", form={"payment_intent": payment, "amount": str(amount)})["id"]
+        return made
+
+    def fail_refund(self, refund: str) -> None:
+        """A refund that succeeded comes back from the customer's bank."""
+        self._ask("POST", "/_sandbox/failed_refunds", {"refund": refund})
+
     def charges(self, payment: str) -> list[str]:
         """The status of every attempt on a payment, newest first: `succeeded`, `failed`."""
         listed = self._ask("GET", f"/v1/charges?limit=100&payment_intent={payment}")
         return [charge["status"] for charge in listed["data"]]
 
-    def _ask(self, method: str, path: str, content: object = None) -> Any:
+    def _ask(self, method: str, path: str, content: object = None, *, form: dict[str, str] | None = None) -> Any:
+        body = None if content is None else json.dumps(content).encode()
+        kind = "application/json" if form is None else "application/x-www-form-urlencoded"
         request = urllib.request.Request(
             self.settings.api_base + path,
             method=method,
-            data=None if content is None else json.dumps(content).encode(),
-            headers={"Authorization": f"Bearer {self.settings.api_key}", "Content-Type": "application/json"},
+            data=body if form is None else urlencode(form).encode(),
+            headers={"Authorization": f"Bearer {self.settings.api_key}", "Content-Type": kind},
         )
         with urllib.request.urlopen(request, timeout=_CONTROL_SECONDS) as response:
             return json.load(response)

@@ -1,4 +1,5 @@
-"""Refunds of succeeded payments: at most what was received, in one or more parts."""
+"""Refunds of succeeded payments: at most what was received, in one or more parts. One that has succeeded may fail
+later: the customer's bank sends the money back."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ def create(call: Call) -> Answer:
     if intent["status"] != "succeeded":
         return unexpected_state(intent, f"This PaymentIntent cannot be refunded: its status is {intent['status']}.")
     (refunded,) = call.db.execute(
-        "SELECT coalesce(sum(amount), 0) FROM refunds WHERE payment_intent = ?", (intent["id"],)
+        "SELECT coalesce(sum(amount), 0) FROM refunds"
+        " WHERE payment_intent = ? AND id NOT IN (SELECT id FROM failed_refunds)",
+        (intent["id"],),
     ).fetchone()
     left = intent["amount_received"] - refunded
     amount = left if params.amount is None else int(params.amount)
@@ -40,22 +43,30 @@ def create(call: Call) -> Answer:
             *(intent["currency"], params.reason, encode_metadata(params.metadata)),
         ),
     )
-    return answer(200, _refund(fetch(call, "refunds", "refund", identifier, "id")))
+    return answer(200, refund_json(fetch(call, "refunds", "refund", identifier, "id"), call.db))
 
 
 def read(call: Call) -> Answer:
     """GET /v1/refunds/:id"""
     call.read(Nothing)
-    return answer(200, _refund(fetch(call, "refunds", "refund", call.identifier, "id")))
+    return answer(200, refund_json(fetch(call, "refunds", "refund", call.identifier, "id"), call.db))
 
 
 def list_all(call: Call) -> Answer:
     """GET /v1/refunds"""
     intent = call.read(ListParams).payment_intent
-    return page(call, "refunds", "refund", _refund, {"payment_intent": intent})
+    return page(call, "refunds", "refund", lambda row: refund_json(row, call.db), {"payment_intent": intent})
 
 
-def _refund(row: sqlite3.Row) -> dict[str, Any]:
+def fail(db: sqlite3.Connection, refund: str) -> bool:
+    """It comes back, inside a transaction; whether there is one that has not yet."""
+    found = db.execute("INSERT OR IGNORE INTO failed_refunds SELECT id FROM refunds WHERE id = ?", (refund,))
+    return found.rowcount == 1
+
+
+def refund_json(row: sqlite3.Row, db: sqlite3.Connection) -> dict[str, Any]:
+    """A refund as JSON."""
+    failed = db.execute("SELECT 1 FROM failed_refunds WHERE id = ?", (row["id"],)).fetchone() is not None
     return {
         "id": row["id"],
         "object": "refund",
@@ -66,5 +77,6 @@ def _refund(row: sqlite3.Row) -> dict[str, Any]:
         "metadata": metadata(row),
         "payment_intent": row["payment_intent"],
         "reason": row["reason"],
-        "status": "succeeded",
+        "failure_reason": "expired_or_canceled_card" if failed else None,
+        "status": "failed" if failed else "succeeded",
     }

@@ -64,6 +64,11 @@ CREATE TABLE IF NOT EXISTS refunds (
     metadata TEXT NOT NULL
 ) STRICT;
 
+-- Refunds that succeeded, and then came back from the customer's bank: a closed card, say.
+CREATE TABLE IF NOT EXISTS failed_refunds (
+    id TEXT PRIMARY KEY REFERENCES refunds (id)
+) STRICT;
+
 CREATE TABLE IF NOT EXISTS idempotency_keys (
     key TEXT PRIMARY KEY,
     created INTEGER NOT NULL,
@@ -112,6 +117,11 @@ END;
 CREATE TRIGGER IF NOT EXISTS charge_refunded AFTER INSERT ON refunds
 BEGIN
     INSERT INTO events (type, object) VALUES ('charge.refunded', new.charge);
+END;
+
+CREATE TRIGGER IF NOT EXISTS refund_failed AFTER INSERT ON failed_refunds
+BEGIN
+    INSERT INTO events (type, object) VALUES ('charge.refund.updated', new.id), ('refund.failed', new.id);
 END;
 
 CREATE TRIGGER IF NOT EXISTS dispute_opened AFTER INSERT ON disputes

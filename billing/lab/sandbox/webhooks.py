@@ -13,6 +13,7 @@ import stripe
 
 from billing.lab.sandbox.charging import charge_json, intent_json
 from billing.lab.sandbox.disputes import dispute_json
+from billing.lab.sandbox.refunds import refund_json
 from billing.lab.sandbox.store import Store, new_id
 
 EVERY_S = 0.05
@@ -78,6 +79,8 @@ def payload_of(db: sqlite3.Connection, type_: str, object_: str) -> str:
 
 
 def _object(db: sqlite3.Connection, object_: str) -> dict[str, Any]:
+    if object_.startswith("re_"):
+        return refund_json(db.execute("SELECT * FROM refunds WHERE id = ?", (object_,)).fetchone(), db)
     tables = {"pi": ("payment_intents", intent_json), "ch": ("charges", charge_json), "dp": ("disputes", dispute_json)}
     table, render = tables[object_.partition("_")[0]]
     return render(db.execute(f"SELECT * FROM {table} WHERE id = ?", (object_,)).fetchone())

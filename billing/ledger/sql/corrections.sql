@@ -30,3 +30,9 @@ select i.account_id, i.currency, j.id as entry_id, i.payment_id,
   from recharge_intents i
   left join journal j on j.account_id = i.account_id and j.ledger_seq = i.credit_seq
  where i.id = $1;
+
+-- name: by_key
+-- The entry under the key $1: its account, what it changed for the customer, what it corrects.
+select j.id, j.account_id, j.ledger_seq, j.corrects_id, j.detail, p.amount_micros
+  from journal j join postings p on p.journal_id = j.id and p.ledger_account = 'customer'
+ where j.idempotency_key = $1;

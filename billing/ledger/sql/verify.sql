@@ -165,7 +165,8 @@ select count(*) as violations, min('session ' || account_id || '/' || kind || '/
                and not exists (select from archived_accounts a where a.account_id = c.account_id)) as strange;
 
 -- name: corrected_entries_are_there
--- What an entry says that it corrects is there, and of no payment more was taken back than it was.
+-- What an entry says that it corrects is there, and of no payment more was taken back than it was, or came back than
+-- was taken.
 select count(*) as violations, min('entry ' || id || ' (' || coalesce(left_micros::text, 'missing') || ')') as example
   from (select c.corrects_id as id, sum(o.amount_micros) + coalesce(sum(c.amount_micros), 0) as left_micros
           from (select e.corrects_id, sum(p.amount_micros) filter (where e.origin in ('payment_refund', 'chargeback'))
@@ -177,7 +178,8 @@ select count(*) as violations, min('entry ' || id || ' (' || coalesce(left_micro
           left join lateral (select sum(abs(p.amount_micros)) as amount_micros from postings p
                               where p.journal_id = j.id and p.ledger_account = 'customer') as o on j.id is not null
          group by c.corrects_id, j.id
-        having j.id is null or sum(o.amount_micros) + coalesce(sum(c.amount_micros), 0) < 0) as strange;
+        having j.id is null or sum(o.amount_micros) + coalesce(sum(c.amount_micros), 0) < 0
+            or sum(c.amount_micros) > 0) as strange;
 
 -- name: archives_add_up
 -- The archives name as many sessions, and as much money per currency, as is kept in sums of what they took away.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import asyncpg
@@ -11,7 +12,8 @@ import pytest
 from recharge_support import NO_WAIT, UNIT, Books
 
 from billing.ledger.booking import Booked
-from billing.ledger.corrections import NotCredited, Refunded, TooMuch, refund_usage, take_back
+from billing.ledger.corrections import Refunded, TooMuch, refund_usage
+from billing.ledger.taken_back import NotCredited, NotTaken, came_back, take_back
 from billing.ledger.terms import Conflict
 from billing.recharge import protocol
 from billing.recharge.crediting import CreditBooked
@@ -29,8 +31,11 @@ STAGES: tuple[tuple[protocol.Event, ...], ...] = (
 )
 
 
+NUMBERS = count()
+
+
 async def back(books: Books, recharge: int, amount: int | None = None, origin: Any = "chargeback", **named: Any) -> Any:
-    named = {"author": "ann", "reason": "disputed", **named}
+    named = {"author": "ann", "reason": "disputed", "gateway_id": f"x_{next(NUMBERS)}", **named}
     return await take_back(books.pool, recharge, origin, amount, named.pop("reason"), **named)
 
 
@@ -93,9 +98,10 @@ async def test_s35_of_a_payment_at_most_the_payment_is_taken_back(books: Books) 
     answers = await asyncio.gather(*(back(books, first.id, 6 * UNIT, origin) for origin in origins))
     assert sum(isinstance(answer, Booked) for answer in answers) == 3
     assert await back(books, first.id, 3 * UNIT) == TooMuch(f"recharge {first.id}", "USD", 20 * UNIT, 2 * UNIT)
-    keyed = [await back(books, first.id, key="dispute 7") for _ in range(2)]
+    keyed = [await back(books, first.id, gateway_id="dp_7") for _ in range(2)]
     assert [answer.repeated for answer in keyed] == [False, True]
-    assert isinstance(await back(books, first.id, UNIT, key="dispute 7"), Conflict)
+    assert isinstance(await back(books, first.id, UNIT, gateway_id="dp_7"), Conflict)
+    assert isinstance(await back(books, first.id, 2 * UNIT, gateway_id="dp_7", author="bob", reason="seen"), Booked)
     await books.verified()
     with pytest.raises(asyncpg.CheckViolationError) as refused:
         await books.pool.execute(
@@ -107,3 +113,36 @@ async def test_s35_of_a_payment_at_most_the_payment_is_taken_back(books: Books) 
             " union all select id, 'chargebacks', null, 'USD', 1 from entry"
         )
     assert refused.value.constraint_name == "taken_back_at_most"
+
+
+async def test_s35_what_comes_back_goes_where_it_came_from_once_and_only_after_it_went(books: Books) -> None:
+    """A refund that fails after it had succeeded, and a dispute that is won: against clearing and chargebacks."""
+    books.store = RechargeStore(books.pool, NO_WAIT)
+    first, _ = await charged_twice(books, "acme")
+    before = await books.account("acme")
+    accounts = ("gateway_clearing", "chargebacks", "suspense")
+    stood = [await total(books, name) for name in accounts]
+    named: dict[str, Any] = {"author": "gateway", "reason": "told"}
+    assert await came_back(books.pool, "payment_refund", gateway_id="re_1", **named) == NotTaken("re_1")
+    for origin, id_, amount in (("payment_refund", "re_1", 8), ("chargeback", "dp_1", 12)):
+        assert isinstance(await back(books, first.id, amount * UNIT, origin, gateway_id=id_), Booked)
+    assert await total(books, "chargebacks") == stood[1] + 12 * UNIT
+    for origin, id_ in (("payment_refund", "re_1"), ("chargeback", "dp_1")):
+        answers = await asyncio.gather(
+            *(came_back(books.pool, origin, gateway_id=id_, **named) for _ in range(4))  # type: ignore[arg-type]
+        )
+        assert sorted(answer.repeated for answer in answers) == [False, True, True, True]  # type: ignore[union-attr]
+    after = await books.account("acme")
+    assert after.balance_micros == before.balance_micros
+    assert [await total(books, name) for name in accounts] == stood
+    assert isinstance(await back(books, first.id, 20 * UNIT), Booked)  # all of it can go back again
+    await books.verified()
+    with pytest.raises(asyncpg.CheckViolationError, match="came back"):
+        await books.pool.execute(
+            "with entry as (insert into journal (kind, origin, author, reason, account_id, ledger_seq, corrects_id)"
+            " select 'entry', 'chargeback', 'x', 'y', account_id, 99, id from journal where origin = 'recharge'"
+            " returning id, account_id)"
+            " insert into postings (journal_id, ledger_account, account_id, currency, amount_micros)"
+            " select id, 'customer', account_id, 'USD', 20000001 from entry"
+            " union all select id, 'chargebacks', null, 'USD', -20000001 from entry"
+        )
