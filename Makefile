@@ -28,9 +28,10 @@ test-slow: $(INSTALLED) ## run the longer campaigns
 test-redis: $(INSTALLED) ## run whatever touches the balance store on Redis 7.4 instead of Valkey
 	@BILLING_DEV_STORE=redis $(PYTEST) -m "not slow" tests/property tests/integration tests/system
 
-bench: $(INSTALLED) ## measure both consumers on servers of their own (BENCH="--runs 5 --markdown")
+bench: $(INSTALLED) ## measure consumers and admission on servers of their own (BENCH="--runs 5 --markdown")
 	@$(BIN)/billing bench inflight $(BENCH)
 	@$(BIN)/billing bench settle $(BENCH)
+	@$(BIN)/billing bench admission $(BENCH)
 
 soak: $(INSTALLED) ## a steady load with short dedupe windows: does anything grow? (SOAK_SECONDS=240)
 	@$(BIN)/billing soak

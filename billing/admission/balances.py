@@ -60,8 +60,8 @@ class QuickReads(Functions):
         """As `Functions.call`; a store that is not what was expected is asked again before the next call."""
         if not read_only:
             return await super().call(name, keys, incarnation, *args)
-        head = ("FCALL_RO", f"{self.library}_{name}", len(keys), *keys)
-        command = pack((*head, self.version, self.keys.partitions, self.keys.generation_ms, incarnation, *args))
+        head: list[Argument] = ["FCALL_RO", f"{self.library}_{name}", len(keys), *keys, self.version]
+        command = pack([*head, self.keys.partitions, self.keys.generation_ms, incarnation, *args])
         answered = await self.at(keys[0], lambda node: self._pipe(node).ask(command))
         reply: Reply | Trouble = refusal(answered) if isinstance(answered, list) else answered
         if isinstance(reply, Uninitialised):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from billing.lab.bench.admission_figures import FIGURES as ADMISSION
 from billing.lab.bench.inflight_figures import FIGURES as INFLIGHT
 from billing.lab.bench.settle_figures import FIGURES as SETTLE
 
@@ -18,7 +19,7 @@ BILLING = Path(sys.executable).with_name("billing")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "figures"), [("inflight", INFLIGHT), ("settle", SETTLE)])
+@pytest.mark.parametrize(("name", "figures"), [("inflight", INFLIGHT), ("settle", SETTLE), ("admission", ADMISSION)])
 async def test_the_benchmark_gives_every_figure(name: str, figures: tuple[object, ...], tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(BILLING, "bench", name, "--quick", "--markdown"),

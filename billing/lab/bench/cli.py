@@ -1,4 +1,4 @@
-"""`billing bench inflight` and `billing bench settle`."""
+"""`billing bench inflight`, `settle` and `admission`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ACCOUNTS, EVENTS, SECONDS = 1_000_000, 1_000_000, 10.0
 QUICK_ACCOUNTS, QUICK_EVENTS, QUICK_SECONDS = 2_000, 40_000, 2.0
+BACKLOG, QUICK_BACKLOG = 2_500_000, 800_000  # beside admission: to last longer than the load
 
 accounts_option = click.option(
     "--accounts", type=click.IntRange(8, 20_000_000), help=f"Accounts to load.  [default: {ACCOUNTS}]"
@@ -119,6 +120,45 @@ def settle(
         arms=_arms(only, ARMS),
     )
     return _run(lambda servers, say: run_settle(options, servers, say), json_file, markdown=markdown)
+
+
+@bench.command()
+@accounts_option
+@events_option
+@runs_option
+@only_option
+@quick_option
+@json_option
+@markdown_option
+@click.option("--rate", type=click.FloatRange(1, 10_000), default=1_000, show_default=True, help="Requests a second.")
+@click.option("--nice", type=click.IntRange(0, 19), default=0, show_default=True, help="Added to the consumer's.")
+def admission(
+    *,
+    accounts: int | None,
+    events: int | None,
+    runs: int,
+    only: str | None,
+    quick: bool,
+    json_file: str | None,
+    markdown: bool,
+    rate: float,
+    nice: int,
+) -> int:
+    """Ask the admission service at a fixed rate, open loop: with nothing else to do, and beside a consumer that drains
+    a full usage.events."""
+    from billing.lab.bench.admission import Options, run_admission  # noqa: PLC0415 - the servers' clients load slowly
+    from billing.lab.bench.admission_figures import ARMS  # noqa: PLC0415
+
+    options = Options(
+        accounts=accounts or (QUICK_ACCOUNTS if quick else ACCOUNTS),
+        events=events or (QUICK_BACKLOG if quick else BACKLOG),
+        runs=runs,
+        rate=rate,
+        seconds=QUICK_SECONDS if quick else SECONDS,
+        nice=nice,
+        arms=_arms(only, ARMS),
+    )
+    return _run(lambda servers, say: run_admission(options, servers, say), json_file, markdown=markdown)
 
 
 def _arms(only: str | None, known: Sequence[str]) -> Sequence[str]:

@@ -1,0 +1,168 @@
+"""`billing bench admission`: the admission service asked at a fixed rate, alone and beside a consumer at full load."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from redis.asyncio import Redis
+
+from billing.lab.bench import scrape
+from billing.lab.bench.admission_figures import ARMS, FIGURES, arm_values
+from billing.lab.bench.cpu import own_seconds
+from billing.lab.bench.figures import Report, Values
+from billing.lab.bench.fill import producer
+from billing.lab.bench.ground import Ground, prepare
+from billing.lab.bench.loading import load
+from billing.lab.bench.machine import conditions
+from billing.lab.bench.people import People
+from billing.lab.bench.running import ArmFailed, check, consumer
+from billing.lab.bench.servers import Servers
+from billing.lab.processes import Process
+from billing.lab.supervise import Consumer, environment
+from billing.lab.waiting import until
+
+Say = Callable[[str], None]
+
+WARM_UP_SECONDS = 2.0
+CONNECTIONS = 50
+ASKED_ABOUT = 100_000  # accounts, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`rate` requests a second for `seconds`, `events` in the backlog; `nice` is added to the consumer's."""
+
+    accounts: int
+    events: int
+    runs: int = 1
+    rate: float = 1_000
+    seconds: float = 10.0
+    nice: int = 0
+    arms: Collection[str] = ARMS
+
+
+async def run_admission(options: Options, servers: Servers, say: Say) -> Report:
+    """Everything, `runs` times on the same servers. Raises ArmFailed, NotPrepared, WaitedTooLong."""
+    runs: list[Values] = []
+    async with AsyncExitStack() as cleanup:
+        redis = Redis.from_url(servers.settings.redis_url)
+        cleanup.push_async_callback(redis.aclose)
+        made = await cleanup.enter_async_context(producer(servers.settings.kafka_bootstrap))
+        people = People(options.accounts, servers.settings.partitions)
+        ground = await prepare(servers, people, made, redis)
+        await load(ground, say)
+        for number in range(1, options.runs + 1):
+            say(f"run {number} of {options.runs}")
+            runs.append(await Run(ground, options, say).all())
+        sizes = {"accounts": f"{options.accounts:,}", "rate": f"{options.rate:,.0f} a second, open loop"}
+        sizes |= {"backlog": f"{options.events:,} events", "nice of the consumer": f"{options.nice:+d}"}
+        sizes |= await conditions(servers, redis)
+        return Report("Admission: requests beside the pipeline", FIGURES, runs, sizes)
+
+
+class Run:
+    """One run: each arm with a service of its own."""
+
+    def __init__(self, ground: Ground, options: Options, say: Say) -> None:
+        self._ground = ground
+        self._options = options
+        self._say = say
+
+    async def all(self) -> Values:
+        values: dict[str, float] = {}
+        if "idle" in self._options.arms:
+            async with self._service() as service:
+                values |= await self._asked("idle", service)
+        if "beside" in self._options.arms:
+            values |= await self._beside()
+        return values
+
+    async def _beside(self) -> dict[str, float]:
+        """Answered while a consumer drains what was written before. Raises ArmFailed where it came to the end."""
+        ground, options = self._ground, self._options
+        end = sum(await ground.positions()) + await ground.fill(options.events)
+        async with self._service() as service, consumer(ground.servers, "inflight") as process:
+            os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, process.pid) + options.nice)
+            before = await ground.usage_applied()
+            await until(lambda: self._moved(before, process), "the consumer to drain", timeout_seconds=60)
+            await ground.redis.config_resetstat()
+            began, at = asyncio.get_running_loop().time(), await ground.usage_applied()
+            values = await self._asked("beside", service)
+            seconds, applied = asyncio.get_running_loop().time() - began, await ground.usage_applied()
+            if applied >= end:
+                raise ArmFailed("the backlog was drained before the load ended: give more --events")
+            calls = await scrape.call_micros(ground.redis)
+        values |= {"events_per_second": (applied - at) / seconds}
+        return values | {"call_p50": calls["p50"] / 1000, "call_p99": calls["p99"] / 1000}
+
+    async def _moved(self, before: int, process: Consumer) -> bool:
+        check(process)
+        return await self._ground.usage_applied() > before
+
+    async def _asked(self, arm: str, service: Consumer) -> dict[str, float]:
+        options = self._options
+        await self._load(service, WARM_UP_SECONDS)
+        service_before = own_seconds(service.pid)
+        found, load_seconds = await self._load(service, options.seconds)
+        values = arm_values(arm, found, own_seconds(service.pid) - service_before, load_seconds)
+        self._say(f"  {arm}: p50 {values[f'{arm}_p50']:.2f} ms, p99 {values[f'{arm}_p99']:.2f} ms, {found['outcomes']}")
+        return values
+
+    async def _load(self, service: Consumer, seconds: float) -> tuple[dict[str, object], float]:
+        """What the load found, and its CPU in s. A process of its own, so that it waits for nobody here."""
+        folder = self._ground.servers.folder
+        command = [sys.executable, "-m", "billing.lab.admission_load", "--address", f"127.0.0.1:{_port(service)}"]
+        command += ["--accounts", str(self._names(folder)), "--rate", str(self._options.rate)]
+        command += ["--seconds", str(seconds), "--connections", str(CONNECTIONS)]
+        log = folder / "admission-load.log"
+        log.unlink(missing_ok=True)
+        process = Process("admission-load", command, environment(self._ground.settings), log)
+        before = os.times().children_user + os.times().children_system
+        process.start()
+        try:
+            await until(lambda: not process.running, "the load's end", timeout_seconds=60 + 2 * seconds)
+        finally:
+            await process.kill()
+        check_ended(process)
+        cpu_seconds = os.times().children_user + os.times().children_system - before
+        return msgspec.json.decode(log.read_bytes()), cpu_seconds
+
+    def _names(self, folder: Path) -> Path:
+        path = folder / "asked-about.txt"
+        if not path.exists():
+            names = [name for home in self._ground.people.homes for name in home]
+            path.write_text("\n".join(names[:: max(1, len(names) // ASKED_ABOUT)]), encoding="utf-8")
+        return path
+
+    @asynccontextmanager
+    async def _service(self) -> AsyncIterator[Consumer]:
+        """`python -m consumers.admission`, ready: it has read the catalogue."""
+        await self._ground.heartbeat()
+        servers = self._ground.servers
+        # an answer by policy would be quicker than one that is worked out, and the backlog is old
+        extra = {"BILLING_ADMISSION_ADDRESS": "127.0.0.1:0", "BILLING_ADMISSION_BEHIND_MS": "600000"}
+        started = Consumer("admission", "admission", servers.settings, servers.folder, extra)
+        started.start()
+        try:
+            await started.ready()
+            yield started
+        finally:
+            await started.stop()
+
+
+def _port(service: Consumer) -> int:
+    said = [msgspec.json.decode(line) for line in service.last_lines(50) if line.startswith("{")]
+    return next(int(line["port"]) for line in reversed(said) if line.get("event") == "admission.listening")
+
+
+def check_ended(process: Process) -> None:
+    """Raises ArmFailed where it did not end well."""
+    if process.exit_code:
+        raise ArmFailed(f"{process.name} failed: {' | '.join(process.last_lines(3))}")
