@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
 )
 from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
@@ -23,6 +25,12 @@ CALL_ERRORS = (RedisError, OSError, TimeoutError)
 _CODES: dict[type[Exception], str] = {ReadOnlyError: "READONLY", OutOfMemoryError: "OOM"}
 _UNREADABLE = ("data string too short", "Missing bytes in input", "Bad data format in input")  # of struct and cmsgpack
 UNREADABLE = "a record cannot be read (changed by another hand?): `billing reconcile` names the account"
+_OF_CONNECTION: dict[type[Exception], str] = {
+    AuthenticationError: "the login is refused",
+    BusyLoadingError: "it is loading its data",
+    RedisConnectionError: "no connection",
+    OSError: "no connection",
+}
 _CANNOT_WRITE = ("READONLY", "NOREPLICAS", "OOM", "MISCONF")
 
 
@@ -42,6 +50,7 @@ def answer_for(error: Exception) -> ReadOnly | Unavailable | Uninitialised:
         return Unavailable(UNREADABLE)
     if isinstance(error, RedisTimeoutError | TimeoutError):
         return Unavailable("timeout")
-    if isinstance(error, RedisConnectionError | OSError):
-        return Unavailable(f"connection: {type(error).__name__}")
+    for kind, words in _OF_CONNECTION.items():
+        if isinstance(error, kind):
+            return Unavailable(words)
     return Unavailable(f"{type(error).__name__}: {text[:200]}")

@@ -260,7 +260,7 @@ local function mend(keys, args)
     write('HSET', keys[ACCT], account, pack_account({'XXX', 0, 0, held, 0, false, 0, 0, -1, IS_OPEN, 0}))
   end
   if not unknown then
-    write('HSET', keys[DERIVING], account, cmsgpack.pack({'unreadable', at, record and record[SEQ] or 0, at}))
+    write('HSET', keys[DERIVING], account, cmsgpack.pack({'deriving', at, record and record[SEQ] or 0, at}))
   end
   finish(keys, {})
   return {'applied'}
