@@ -43,7 +43,9 @@ async def admission(process: Process) -> int:
         raise Refusal(str(error)) from error
     settings, deadline_s = process.settings, own.deadline_ms / 1000
     client = open_client(
-        settings.redis_url, timeout_s=deadline_s, max_connections=settings.partitions + SPARE_CONNECTIONS
+        own.redis_url or settings.redis_url,
+        timeout_s=deadline_s,
+        max_connections=settings.partitions + SPARE_CONNECTIONS,
     )
     pool = await open_pool(settings.postgres_dsn, max_size=1, application_name="billing-admission")
     try:

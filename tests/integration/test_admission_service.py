@@ -301,6 +301,22 @@ async def test_r1_a_balance_says_how_far_it_is_behind_the_log_and_beyond_the_lim
     assert REGISTRY.get_sample_value("billing_admission_lag_records", {"partition": str(HOME)}) == 70
 
 
+async def test_a_replica_answers_as_well_and_its_own_positions_say_how_old_it_is(
+    guarded: Guarded, private_valkey: Factory
+) -> None:
+    """BILLING_ADMISSION_REDIS_URL: its primary is away, and nothing is known of what that has done since."""
+    async with guarded.connect() as client:
+        await client.config_set("repl-diskless-sync-delay", 0)
+    replica = Guarded(private_valkey(config={"replicaof": f"127.0.0.1 {guarded.server.port}"}))
+    async with served(replica) as service:
+        service.identity = guarded.identity
+        await until(lambda: _is_known(service), "the replica to have the balances")
+        guarded.server.kill()
+        service.logs_end(usage=5)
+        answer = await service.authorize()
+    assert (answer["reason"], answer["lag"]["records"]) == ("ok", 5)
+
+
 async def test_an_account_between_the_two_views_is_not_unknown(service: Served) -> None:
     """Shown before it is listed, and listed before it is shown."""
     await open_accounts(service.guarded, "early")

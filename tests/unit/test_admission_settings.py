@@ -18,8 +18,11 @@ def test_every_setting_is_read() -> None:
         "BILLING_ADMISSION_UNKNOWN": "Deny",
         "BILLING_ADMISSION_DEADLINE_MS": "40",
         "BILLING_ADMISSION_BEHIND_MS": "5000",
+        "BILLING_ADMISSION_REDIS_URL": "redis://:hunter2@replica:6379/0",
     }
-    assert AdmissionSettings.from_env(environ) == AdmissionSettings("::1", 0, "deny", 40, 5_000)
+    found = AdmissionSettings.from_env(environ)
+    assert found == AdmissionSettings("::1", 0, "deny", 40, 5_000, "redis://:hunter2@replica:6379/0")
+    assert "hunter2" not in repr(found)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,8 @@ def test_every_setting_is_read() -> None:
         ("BILLING_ADMISSION_DEADLINE_MS", "1.5"),
         ("BILLING_ADMISSION_DEADLINE_MS", "10001"),
         ("BILLING_ADMISSION_BEHIND_MS", "1999"),
+        ("BILLING_ADMISSION_REDIS_URL", "replica:6379"),
+        ("BILLING_ADMISSION_REDIS_URL", "redis+cluster://one:6379,two:6379/"),
     ],
 )
 def test_what_is_malformed_is_refused_by_name(name: str, value: str) -> None:
