@@ -14,6 +14,8 @@ from billing.stream.log import LogAway
 
 DEADLINE_S = 30.0
 REQUEST_TIMEOUT_MS = 15_000
+ASK_AGAIN_S = 0.2
+BUSY = (14, 15, 16)  # COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR
 GROUPS = ("inflight", "postflight", "recharge")
 
 
@@ -31,13 +33,27 @@ async def members(settings: Settings) -> dict[str, int]:
     found: dict[str, int] = {}
     async with _admin(settings) as admin:
         for name in GROUPS:
-            group = settings.group(name)
-            with suppress(kafka_errors.GroupIdNotFound):
-                for response in await admin.describe_consumer_groups([group]):
-                    for described in response.groups:
-                        if described[1] == group and described[5]:
-                            found[name] = len(described[5])
+            count = await _members(admin, settings.group(name))
+            if count:
+                found[name] = count
     return found
+
+
+async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
+    """Asked again while there is no coordinator: a broker finds one when it is asked for the first time."""
+    while True:
+        try:
+            responses = await admin.describe_consumer_groups([group])
+        except kafka_errors.GroupIdNotFound:
+            return 0
+        except (kafka_errors.GroupCoordinatorNotAvailableError, kafka_errors.NotCoordinatorForGroupError):
+            await asyncio.sleep(ASK_AGAIN_S)  # the deadline of the whole bounds it
+            continue
+        found = [described for response in responses for described in response.groups if described[1] == group]
+        busy = [described for described in found if described[0] in BUSY]
+        if not busy:
+            return sum(len(described[5]) for described in found)
+        await asyncio.sleep(ASK_AGAIN_S)
 
 
 async def add_partitions(settings: Settings, to: int, counts: Mapping[str, int]) -> Collection[str]:

@@ -99,7 +99,7 @@ async def look(settings: Settings, pool: Pool, reader: LogReader) -> Standing:
 async def _behind(settings: Settings, pool: Pool, reader: LogReader, topics: Mapping[str, int]) -> int:
     topic = settings.topics.usage
     at = {p: found.position.offset for p, found in (await positions(pool)).items() if p < topics.get(topic, 0)}
-    ends = await reader.ends([(topic, partition) for partition in at])
+    ends = await reader.ends([(topic, partition) for partition in at]) if at else {}
     return sum(max(0, end - at[partition]) for (_, partition), end in ends.items())
 
 

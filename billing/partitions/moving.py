@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from billing.usage.partitioner import home_partition
 
 TIMEOUT_S = 1800.0
 CHUNK = 10_000
+RELAY_TRIES, RELAY_PAUSE_S = 25, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,7 @@ async def move_accounts(connection: Connection, order: Order) -> Moved | NotMove
 
 
 async def _move(connection: Connection, order: Order) -> Moved:
-    if not await connection.fetchval(query("partitions.no_relay"), LOCK_SPACE, Lock.RELAY_MEMBER):
-        raise RollBack(NotMoved("a relay is running: stop it"))
+    await _without_relays(connection)
     rows = await connection.fetch(query("partitions.lock_positions"), timeout=TIMEOUT_S)
     _refuse_halted(rows)
     usage = {row["partition"]: row["next_offset"] for row in rows if row["topic"] == USAGE_TOPIC}
@@ -75,6 +76,15 @@ async def _move(connection: Connection, order: Order) -> Moved:
     await connection.execute(query("partitions.announce"), migration, timeout=TIMEOUT_S)
     await connection.execute(query("partitions.move_to"), order.to)
     return Moved(moving)
+
+
+async def _without_relays(connection: Connection) -> None:
+    """Ours has just gone, but its lock may take a moment to follow."""
+    for _ in range(RELAY_TRIES):
+        if await connection.fetchval(query("partitions.no_relay"), LOCK_SPACE, Lock.RELAY_MEMBER):
+            return
+        await asyncio.sleep(RELAY_PAUSE_S)
+    raise RollBack(NotMoved("a relay is running: stop it"))
 
 
 def _refuse_halted(rows: list[asyncpg.Record]) -> None:

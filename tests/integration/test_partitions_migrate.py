@@ -31,6 +31,7 @@ from usage_builders import (
 from billing import operations
 from billing.balance.calls import Functions
 from billing.balance.client import open_client
+from billing.balance.snapshot import AccountSnapshot
 from billing.deadletters import decide, letters
 from billing.deadletters.decide import Decision
 from billing.deadletters.letters import Letter
@@ -38,6 +39,8 @@ from billing.deadletters.prices import LedgerPrices
 from billing.devstack.isolation import isolated
 from billing.devstack.services import Services
 from billing.ledger.database import open_pool
+from billing.ledger.queries import query
+from billing.ledger.snapshots import NEVER_CHARGED, account_snapshot
 from billing.ledger.statement import Month, Statement, statement
 from billing.ledger.usage import usage_of
 from billing.ledger.verify import verify
@@ -215,6 +218,29 @@ async def _goes_on_as_if_nothing_had_happened(running: Deployment, moved: str, e
     assert [(letter.reason, letter.account) for letter in strays] == [("wrong_partition", moved)]
 
 
+async def _due_for_a_charge(running: Deployment, account: str) -> None:
+    """What the recharge worker remembers of an account's place in the log: a due row, and an open intent."""
+    await running.pool.execute("insert into recharge_due (account_id, usage_position) values ($1, 999)", account)
+    await running.pool.execute(query("recharge_intents.ensure_episode"), account)
+    values = ("t", "USD", 10_000, 1, "cus_1", "pm_1", 999, None, 0)
+    await running.pool.execute(query("recharge_intents.open"), account, *values)
+
+
+async def _nothing_is_waited_for_that_never_comes(running: Deployment, account: str) -> None:
+    """No write proof has to reach a position of the partition before."""
+    for table in ("recharge_due", "recharge_intents"):
+        text = f"select usage_position from {table} where account_id = $1"
+        assert await running.pool.fetchval(text, account) == 0
+
+
+async def _earlier_stays_came_before(running: Deployment, account: str) -> None:
+    """As of the beginning of its new partition an account has used what it used before it moved there."""
+    at = await account_snapshot(running.pool, account, home_partition(account, AFTER), 0, 0)
+    assert isinstance(at, AccountSnapshot)
+    assert (at.used_micros, at.last_charge_offset) == (2 * ITEM_MICROS, NEVER_CHARGED)
+    assert sorted(at.settled) == [("item", "one"), ("item", "two")]
+
+
 async def _books_agree(running: Deployment) -> None:
     assert [check for check in await verify(running.pool) if not check.passed] == []
     assert (await running.reconcile()).agreed
@@ -235,6 +261,7 @@ async def test_s16_accounts_move_by_a_command_that_may_die_after_every_step(old:
         for account in everybody:  # a backlog, and an entry that nobody has published
             await running.publish(account, ITEM, item(item_id="two"))
             await running.credit(account, 1_000_000)
+        await _due_for_a_charge(running, to_new)
         planned = await plan(old, AFTER)
         assert (planned.accounts, planned.moving, planned.refusals) == (3, 2, ())
         assert planned.standing.behind >= 3
@@ -242,6 +269,7 @@ async def test_s16_accounts_move_by_a_command_that_may_die_after_every_step(old:
         assert isinstance(await run(old), Migrated)
         assert await run(new) == Migrated(AFTER, None)
         assert (await standing(new, running)).agreed
+        await _nothing_is_waited_for_that_never_comes(running, to_new)
     async with going_on(new) as running:
         running.start()
         await running.until_settled()
@@ -252,6 +280,7 @@ async def test_s16_accounts_move_by_a_command_that_may_die_after_every_step(old:
         assert [(letter.reason, letter.account) for letter in found] == [("wrong_partition", old_to_old)]
         await replay(running, found)
         await _goes_on_as_if_nothing_had_happened(running, old_to_old, everybody)
+        await _earlier_stays_came_before(running, to_new)
         await _books_agree(running)
         await running.rebuild()
         await running.until_settled()

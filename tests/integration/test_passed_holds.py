@@ -10,9 +10,9 @@ from usage_builders import CALL, PROGRESSED, STARTED, call, progressed, started
 
 from billing.balance.balances import Unknown
 from billing.ledger.outbox import publish_entries
+from billing.ledger.outlet import KafkaOutlet
 from billing.settings import Settings
 from billing.stream.publisher import Publisher
-from consumers.relay import _Kafka
 
 
 @asynccontextmanager
@@ -46,7 +46,8 @@ async def test_s46_a_call_that_begins_before_the_catalogue_lists_its_account_is_
         account = await deployment.open_unseen("passed-1")
         async with Publisher(settings.kafka_bootstrap) as publisher:
             home = deployment.home(account)
-            assert await publish_entries(deployment.pool, _Kafka(publisher), settings.topics.entries, home, 10) == 1
+            outlet = KafkaOutlet(publisher)
+            assert await publish_entries(deployment.pool, outlet, settings.topics.entries, home, 10) == 1
         await deployment.until_known(account)
         for session in ("ended", "open", "longer"):
             await deployment.publish(account, STARTED, started(call_id=session))

@@ -40,6 +40,8 @@ create function move_accounts() returns trigger language plpgsql as $$
 declare
     moved bigint;
 begin
+    -- every one of them, in the order of bookings, so that none of these is under way: what it announced is moved below
+    update balances b set last_charged_offset = null from fresh f where b.account_id = f.account_id;
     update accounts a
        set home_partition = f.to_partition, usage_position = f.to_position, placed_ms = m.moved_ms
       from fresh f join partition_migrations m on m.id = f.migration_id
@@ -50,8 +52,6 @@ begin
         raise exception '% of % accounts are not where they are to move from', (select count(*) from fresh) - moved,
             (select count(*) from fresh) using errcode = 'check_violation', constraint = 'moves_from_home';
     end if;
-    update balances b set last_charged_offset = null
-      from fresh f where b.account_id = f.account_id and b.last_charged_offset is not null;
     update outbox o set partition = f.to_partition from fresh f where o.account_id = f.account_id;
     update recharge_due d set usage_position = 0 from fresh f where d.account_id = f.account_id;
     update recharge_intents i set usage_position = 0

@@ -1,6 +1,7 @@
 -- name: meta
--- The ledger's identity and the schema version it is at.
-select timeline, partitions, (select max(version) from schema_migrations) as version
+-- The ledger's identity (no partitions while accounts move to others) and the schema version it is at.
+select timeline, case when moving_to is null then partitions else 0 end as partitions,
+       (select max(version) from schema_migrations) as version
   from ledger_meta;
 
 -- name: claim
@@ -17,7 +18,8 @@ select halted from positions where topic = $1 and partition = $2;
 -- name: lock_position
 -- Lock ($1 topic, $2 partition) against other settlements and against openings of accounts; the position moves only in
 -- a transaction that says so (0021_positions.post.sql).
-select p.next_offset, p.fingerprint, p.epoch, p.nonce, p.halted, m.timeline, m.partitions,
+select p.next_offset, p.fingerprint, p.epoch, p.nonce, p.halted, m.timeline,
+       case when m.moving_to is null then m.partitions else 0 end as partitions,
        set_config('billing.locked_position', p.topic || '-' || p.partition, true)
   from positions p cross join ledger_meta m
  where p.topic = $1 and p.partition = $2

@@ -20,6 +20,7 @@ from billing.usage.partitioner import home_partition
 from schemas.reasons import DeadLetterReason
 
 TOPIC = "billing.signals"
+HERE, ALSO_HERE = "acme-21", "other-0"  # their home is partition 0
 
 
 def signal(offset: int, account: str, type_: str = LOW, *, partition: int = 0, position: int = 5) -> StoredRecord:
@@ -73,20 +74,21 @@ def test_what_a_record_asks_for() -> None:
 
 
 async def test_r8_due_rows_and_position_in_one_step(books: Books, settings: Settings) -> None:
+    """A position counts in the account's own partition: "acme" was in this one when it was told (S16)."""
     sink = DueSink(books.pool, settings)
-    for account in ("acme", "other"):
+    for account in (HERE, ALSO_HERE, "acme"):
         await books.open(account)
     owner = await claimed(sink)
-    records = [signal(0, "acme"), signal(1, "other", EXHAUSTED), signal(2, "acme", position=9)]
-    assert await sink.apply(batch(owner, records)) == Applied(3)
-    assert await sink.apply(batch(owner, records)) == Behind(Position(3, fingerprint(records[-1])))
+    records = [signal(0, HERE), signal(1, ALSO_HERE, EXHAUSTED), signal(2, HERE, position=9), signal(3, "acme")]
+    assert await sink.apply(batch(owner, records)) == Applied(4)
+    assert await sink.apply(batch(owner, records)) == Behind(Position(4, fingerprint(records[-1])))
     due = {row.account: row for row in await books.store.claim_due(10)}
-    assert {name: row.usage_position for name, row in due.items()} == {"acme": 9, "other": 5}
+    assert {name: row.usage_position for name, row in due.items()} == {HERE: 9, ALSO_HERE: 5, "acme": 0}
     newer = await claimed(sink, nonce="m")
-    assert await sink.apply(batch(owner, [signal(3, "acme")])) == Fenced()
-    assert await sink.apply(batch(newer, [signal(3, "acme")])) == Applied(4)
+    assert await sink.apply(batch(owner, [signal(4, HERE)])) == Fenced()
+    assert await sink.apply(batch(newer, [signal(4, HERE)])) == Applied(5)
     (again,) = await books.store.claim_due(10)
-    assert again.signal > due["acme"].signal
+    assert again.signal > due[HERE].signal
 
 
 async def test_a_restored_balance_asks_only_where_the_account_is_suspended(books: Books, settings: Settings) -> None:
