@@ -16,11 +16,12 @@ from billing.stream.kafka import kafka_group
 from billing.stream.kafka_reader import LogReader
 from billing.stream.plan import Plan
 from billing.stream.runner import Runner
-from billing.usage.classify import Classifier
+from billing.usage.classify import LedgerClassifier
 from billing.usage.interpreters import UsageInterpreter
 
 BATCH_RECORDS = 5_000
-CONNECTIONS = 4  # batches under way at once; PostgreSQL, not we, is the limit
+FETCH_BYTES = 2 * 2**20  # of a backlog about as many records
+CONNECTIONS = 8  # batches under way at once; with fewer, lanes wait for one while PostgreSQL has nothing to do
 
 
 async def postflight(process: Process) -> int:
@@ -35,13 +36,19 @@ async def postflight(process: Process) -> int:
                 topics=(topics.usage,),
                 partitions=settings.partitions,
                 sink=PostgresSink(pool, settings),
-                interpreters={topics.usage: UsageInterpreter(Classifier(live.catalogue, settings.partitions))},
+                interpreters={topics.usage: UsageInterpreter(LedgerClassifier(live.catalogue, settings.partitions))},
                 reader=reader,
                 max_records={topics.usage: BATCH_RECORDS},
                 catch_up=live.catch_up,
                 await_horizon=live.await_horizon,
             )
-            group = kafka_group(settings.kafka_bootstrap, plan.group, plan.topics, client_id="billing-postflight")
+            group = kafka_group(
+                settings.kafka_bootstrap,
+                plan.group,
+                plan.topics,
+                client_id="billing-postflight",
+                fetch_bytes=FETCH_BYTES,
+            )
             async with live.following() as following:
                 if await process.until_stopping(live.ready(following)) is None:
                     return 0

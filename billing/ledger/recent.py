@@ -17,8 +17,8 @@ CAREFUL_BATCHES = 64
 
 
 class RecentSessions:
-    """Hashes of settled sessions' ids, and for how many batches a partition is looked up in full: after a claim, and
-    after a duplicate that was older than the hashes."""
+    """Hashes of settled sessions' ids, and for how many batches a partition is looked up in full, after a duplicate
+    that was older than the hashes."""
 
     def __init__(self, generation_sessions: int = GENERATION_SESSIONS, careful_batches: int = CAREFUL_BATCHES) -> None:
         self._limit = generation_sessions
@@ -33,15 +33,14 @@ class RecentSessions:
 
     def suspects(self, partition: int, sessions: Iterable[SessionKey]) -> list[SessionKey]:
         """Those of `sessions` that may have been settled before."""
-        if self._careful.get(partition, self._careful_batches):
+        if self._careful.get(partition, 0):
             return list(sessions)
         young, old = self._young, self._old
         return [key for key in sessions if (hashed := hash(key[2])) in young or hashed in old]
 
     def settled(self, partition: int, sessions: Iterable[SessionKey]) -> None:
         """A batch has been committed."""
-        left = self._careful.get(partition, self._careful_batches)
-        self._careful[partition] = max(0, left - 1)
+        self._careful[partition] = max(0, self._careful.get(partition, 0) - 1)
         self._young.update([hash(session) for _, _, session in sessions])
         if len(self._young) >= self._limit:
             self._old, self._young = self._young, set()

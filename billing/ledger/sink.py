@@ -16,7 +16,7 @@ from billing.ledger.settlement import Settlement
 from billing.ledger.settling import CurrencySum
 from billing.ledger.sink_base import LedgerSink
 from billing.settings import Settings
-from billing.stream.sink import Applied, ApplyAnswer, Batch, ClaimAnswer
+from billing.stream.sink import Applied, ApplyAnswer, Batch
 from billing.usage.ops import UsageOp
 
 
@@ -32,11 +32,6 @@ class PostgresSink(LedgerSink[UsageOp]):
         """Apply the batch in one transaction."""
         with metrics.apply_seconds.time():
             return await super().apply(batch)
-
-    async def claim(self, partition: int, nonce: str) -> ClaimAnswer:
-        """Raise the partition's epoch and become its owner; nothing is known about its recent sessions."""
-        self._recent.be_careful(partition)
-        return await super().claim(partition, nonce)
 
     async def _apply(self, batch: Batch[UsageOp]) -> ApplyAnswer:
         try:

@@ -23,13 +23,13 @@ from aiokafka.client import ConnectionGroup
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from billing.stream import kafka_decode
+from billing.stream import kafka_fetch
 from billing.stream.log import Fetched, Listener, LogAway, LogBroken, OutOfRange
 
 log = structlog.get_logger(__name__)
 
 LONG_POLL_MS = 50
-PARTITION_FETCH_BYTES = 2 * 2**20  # of a backlog: what is left over of a fetch makes a batch that is not full
+PARTITION_FETCH_BYTES = 2**20  # of a backlog: what is left over of a fetch makes a batch that is not full
 SESSION_TIMEOUT_MS = 10_000
 HEARTBEAT_MS = 2_000
 REBALANCE_TIMEOUT_MS = 30_000
@@ -48,7 +48,7 @@ class MissingExtension(RuntimeError):
 
 def require_c_extension() -> None:
     """Raises MissingExtension with one clear line. Every consumer of ours begins here, forgiving of header names."""
-    kafka_decode.install()
+    kafka_fetch.install()
     if not DefaultRecordBatch.__module__.startswith("aiokafka.record._crecords"):
         raise MissingExtension(
             "aiokafka runs without its C extension (aiokafka.record._crecords): "
@@ -56,20 +56,37 @@ def require_c_extension() -> None:
         )
 
 
-def kafka_group(bootstrap: str, group: str, topics: Sequence[str], *, client_id: str = "billing") -> Group:
-    """For the runner: makes a new membership at each join. Raises MissingExtension."""
+def kafka_group(
+    bootstrap: str,
+    group: str,
+    topics: Sequence[str],
+    *,
+    client_id: str = "billing",
+    fetch_bytes: int = PARTITION_FETCH_BYTES,
+) -> Group:
+    """For the runner: makes a new membership at each join. `fetch_bytes` is the most that one answer has of a
+    partition. Raises MissingExtension."""
     require_c_extension()
-    return lambda: KafkaMembership(bootstrap, group, topics, client_id=client_id)
+    return lambda: KafkaMembership(bootstrap, group, topics, client_id=client_id, fetch_bytes=fetch_bytes)
 
 
 class KafkaMembership:
     """One AIOKafkaConsumer; a billing.stream.log.Membership. Connects at `join`, is used once."""
 
-    def __init__(self, bootstrap: str, group: str, topics: Sequence[str], *, client_id: str) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        group: str,
+        topics: Sequence[str],
+        *,
+        client_id: str,
+        fetch_bytes: int = PARTITION_FETCH_BYTES,
+    ) -> None:
         self._bootstrap = bootstrap
         self._group = group
         self._topics = list(topics)
         self._client_id = client_id
+        self._fetch_bytes = fetch_bytes
         self._consumer: AIOKafkaConsumer | None = None
 
     async def join(self, listener: Listener) -> None:
@@ -82,7 +99,7 @@ class KafkaMembership:
             auto_offset_reset="none",
             enable_auto_commit=False,
             fetch_max_wait_ms=LONG_POLL_MS,
-            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+            max_partition_fetch_bytes=self._fetch_bytes,
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
             rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,

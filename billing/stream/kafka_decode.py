@@ -1,7 +1,5 @@
 """Records that aiokafka 0.14 cannot decode: a header name that is not UTF-8 raises in the middle of a fetch, for ever,
 and would hold its partition (R9). Such batches are read once more in pure Python, with the name's bytes escaped.
-
-`install()` replaces two names in aiokafka's fetcher; what it decodes besides goes its usual way, into a cheaper record.
 """
 
 from __future__ import annotations
@@ -10,15 +8,13 @@ import struct
 from collections.abc import Iterator
 from typing import Any, SupportsIndex
 
-import msgspec
-from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
 _BATCH_HEAD = struct.Struct(">qi")  # base offset, length of what follows
 
 
-class _KeptRecords:
+class KeptRecords:
     """aiokafka's MemoryRecords, and the bytes that it was made of."""
 
     def __init__(self, raw: bytes) -> None:
@@ -49,10 +45,11 @@ class _ForgivingBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # aiokafka 
         return batch
 
 
-class _ForgivingRecords:
+class ForgivingRecords:
     """The batches of `raw` that end after `from_offset`."""
 
     def __init__(self, raw: bytes, from_offset: int) -> None:
+        self.raw = raw
         self._batches = _batches(raw, from_offset)
         self._next: _ForgivingBatch | None = next(self._batches, None)
 
@@ -75,44 +72,3 @@ def _batches(raw: bytes, from_offset: int) -> Iterator[_ForgivingBatch]:
         if batch.next_offset > from_offset:
             yield batch
         at = end
-
-
-class FetchedRecord(msgspec.Struct, gc=False):
-    """A `billing.stream.record.Record`, made in a third of the time of aiokafka's own and nothing for the garbage
-    collector to look at."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
-
-
-class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
-    _records: Any
-    _records_iterator: Iterator[FetchedRecord]
-
-    def __iter__(self) -> Iterator[FetchedRecord]:
-        return self._records_iterator  # past a method call for each record
-
-    def _consumer_record(self, tp: Any, record: Any) -> FetchedRecord:
-        topic, partition = tp
-        headers = tuple(record.headers)
-        return FetchedRecord(topic, partition, record.offset, record.timestamp, record.key, record.value, headers)
-
-    def _unpack_records(self) -> Iterator[Any]:
-        try:
-            yield from super()._unpack_records()
-        except UnicodeDecodeError:
-            # the batches before are done with, and so are the abort markers in them
-            self._records = _ForgivingRecords(self._records.raw, self.next_fetch_offset)
-            yield from super()._unpack_records()
-
-
-def install() -> None:
-    """Make every consumer of this process forgiving; safe to repeat. Message format 2 only: brokers of today write no
-    other, and older formats have no headers."""
-    fetcher.MemoryRecords = _KeptRecords
-    fetcher.PartitionRecords = _PartitionRecords

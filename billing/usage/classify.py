@@ -18,7 +18,7 @@ from billing.stream.record import Record
 from billing.usage.decode import Undecodable, decode
 from billing.usage.ops import DeadLetter, Stray, UsageOp
 from billing.usage.partitioner import home_partition
-from billing.usage.priced import price_event
+from billing.usage.priced import price_completion, price_event
 from schemas.common import EPOCH, millis, moment
 from schemas.reasons import DeadLetterReason
 from schemas.usage import (
@@ -50,8 +50,8 @@ class NeedsHorizon(msgspec.Struct, frozen=True, gc=False):
 
 Op_co = TypeVar("Op_co", covariant=True)
 
-Pricer: TypeAlias = Callable[[Record, UsageEvent, Tariff, datetime], "Op_co | DeadLetter"]
-"""What an event asks for by its tariff; the moment is that of its price."""
+Pricer: TypeAlias = Callable[[Record, UsageEvent, Tariff, datetime], "Op_co | DeadLetter | None"]
+"""What an event asks for by its tariff, None for nothing; the moment is that of its price."""
 
 
 # When the price was fixed, where the event says so.
@@ -82,7 +82,7 @@ class VerdictOf(Generic[Op_co]):
         self._horizon = _BEGINNING  # a price of this time, or later, has to wait
 
     def classify(self, record: Record) -> Op_co | DeadLetter | Stray | NeedsHorizon | None:
-        """The verdict on `record`; None: it means nothing (a tick). Never raises, whatever the bytes."""
+        """The verdict on `record`; None: it asks for nothing (a tick). Never raises, whatever the bytes."""
         event = decode(record)
         if isinstance(event, Undecodable):
             return DeadLetter(record, event.reason, event.detail)
@@ -103,7 +103,7 @@ class VerdictOf(Generic[Op_co]):
 
     def _for_account(
         self, record: Record, event: UsageEvent, account: str, price_time: datetime
-    ) -> Op_co | DeadLetter | Stray | NeedsHorizon:
+    ) -> Op_co | DeadLetter | Stray | NeedsHorizon | None:
         catalogue = self._catalogue
         entry = catalogue.account(account)
         if entry is None:
@@ -141,10 +141,17 @@ Verdict: TypeAlias = UsageOp | NeedsHorizon | None
 
 
 class Classifier(VerdictOf[UsageOp]):
-    """The verdict with everything that the ledger keeps."""
+    """The verdict in full: holds, and charges with everything that the ledger keeps."""
 
     def __init__(self, catalogue: Catalogue, partitions: int) -> None:
         super().__init__(catalogue, partitions, price_event)
+
+
+class LedgerClassifier(VerdictOf[UsageOp]):
+    """The same but for holds, which ask nothing of the ledger: None."""
+
+    def __init__(self, catalogue: Catalogue, partitions: int) -> None:
+        super().__init__(catalogue, partitions, price_completion)
 
 
 def _moment(time_ms: int) -> datetime:

@@ -37,7 +37,7 @@ _SHALLOW = 2 * MAX_NESTING  # so many bytes cannot be deeper: each level is open
 
 _STRUCTURED = b"application/cloudevents"
 _BATCH = b"application/cloudevents-batch"
-_USUAL_HEADERS = tuple(("content-type", value) for value in (CONTENT_TYPE, b"application/cloudevents+json"))
+_USUAL_HEADERS = tuple((("content-type", value),) for value in (CONTENT_TYPE, b"application/cloudevents+json"))
 _ATTRIBUTES = ("specversion", "id", "source", "type", "subject", "time")
 _TICK_TYPE = "billing.tick.v1"
 _TICK_NEEDS = ("id", "source", "type")  # a tick is about no account, and its time would mean nothing
@@ -89,11 +89,26 @@ _is_item = re.compile(rf"{_ID} {_ID} {_ID}").fullmatch
 
 def decode(record: Record) -> Event | Undecodable:
     """The event in `record`, or the first reason why there is none. Never raises."""
-    headers = record.headers
-    if len(headers) == 1 and headers[0] in _USUAL_HEADERS:
-        return _decode_structured(record.value)
+    value = record.value
+    if (
+        value is None or len(value) > _SHALLOW or not value.isascii() or _BACKSLASH in value
+        or record.headers not in _USUAL_HEADERS
+    ):  # fmt: skip
+        return _decode_unusual(record)
+    # What almost every record is, in as few calls as possible: this is a quarter of the consumer's time.
+    try:
+        event: Event = _decode_event(value)
+    except _DECODING_ERRORS as error:
+        return _explain(value, str(error))
+    if _CHECKS[type(event)](event):
+        return event
+    return Undecodable(DeadLetterReason.INVALID_DATA, _character_problem(event))
+
+
+def _decode_unusual(record: Record) -> Event | Undecodable:
+    """The same in full: other headers, binary mode, large values, text that is not ASCII or has escapes."""
     content_type: bytes | None = None
-    for name, value in headers:
+    for name, value in record.headers:
         if name == "content-type" or name.lower() == "content-type":
             content_type = value
     if content_type is None or content_type[: len(_STRUCTURED)].lower() != _STRUCTURED:
@@ -224,10 +239,9 @@ def _too_deep(value: bytes) -> bool:
 
 def _call_fits(event: _CallEvent) -> bool:
     data = event.data
-    return (
-        _is_call(f"{event.subject} {data.call_id} {data.to}") is not None
-        and (data.parent_call_id is None or _is_id(data.parent_call_id) is not None)
-    )  # fmt: skip
+    if _is_call(f"{event.subject} {data.call_id} {data.to}") is None:
+        return False
+    return data.parent_call_id is None or _is_id(data.parent_call_id) is not None
 
 
 def _message_fits(event: _MessageEvent) -> bool:

@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from billing.money import MAX_MICROS
 from billing.stream.record import StoredRecord
-from billing.usage.classify import NeedsHorizon, Verdict
+from billing.usage.classify import LedgerClassifier, NeedsHorizon, Verdict
 from billing.usage.interpreters import UsageInterpreter
+from billing.usage.live import LiveClassifier, live
 from billing.usage.ops import Charge, DeadLetter, Hold, Stray
 
 # The machine is shared with real servers: how long an example takes says nothing here.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 CLASSIFIER = build.classifier()
+LEDGER = LedgerClassifier(build.catalogue(), build.PARTITIONS)
+LIVE = LiveClassifier(build.catalogue(), build.PARTITIONS)
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -138,3 +141,12 @@ def test_r9_batches_cover_every_record_once_in_order(run: list[StoredRecord], bo
         rest = rest[made.taken :]
     verdicts = [CLASSIFIER.classify(record) for record in run]
     assert ops == [v for v in verdicts if v is not None and not isinstance(v, NeedsHorizon)]
+
+
+@unhurried
+@given(records())
+def test_both_consumers_ask_for_the_same(record: StoredRecord) -> None:
+    """The balance store is asked for less of a charge, the ledger for nothing of a hold; every verdict is the same."""
+    verdict = CLASSIFIER.classify(record)
+    assert LEDGER.classify(record) == (None if isinstance(verdict, Hold) else verdict)
+    assert LIVE.classify(record) == (live(verdict) if isinstance(verdict, Hold | Charge) else verdict)

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from billing.lab.bench.arms.making import Parts
 from billing.lab.bench.arms.task import Task
 from billing.lab.bench.counter import Counter
-from billing.usage.classify import Classifier
+from billing.usage.classify import LedgerClassifier
 from billing.usage.ops import Charge
 
 COLUMNS = (
@@ -38,7 +38,7 @@ BALANCE = "update naive_balances set used_micros = used_micros + $2 where accoun
 async def run(parts: Parts, task: Task, counter: Counter) -> None:
     """Until it is killed, or the records end."""
     settings, topic = parts.settings, parts.settings.topics.usage
-    classify = Classifier(parts.live.catalogue, settings.partitions).classify
+    classify = LedgerClassifier(parts.live.catalogue, settings.partitions).classify
     connection = await asyncpg.connect(settings.postgres_dsn, timeout=10, command_timeout=30)
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap, group_id="bench-naive-ledger", enable_auto_commit=True

@@ -1,0 +1,68 @@
+"""Records out of fetched bytes: exactly those of aiokafka's own way, whatever is taken at a time."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import TopicPartition
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from billing.stream.kafka_decode import KeptRecords
+from billing.stream.kafka_fetch import FetchedRecord, _PartitionRecords
+
+PLAIN, GZIP = 0, 1
+PAIR = TopicPartition("usage", 3)
+THEIRS = _PartitionRecords.__mro__[1]
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> tuple[bytes, list[tuple[int, int]], int]:
+    """A fetched log with holes between and in batches; what was aborted in it; where the fetch began."""
+    raw, offset = bytearray(), draw(st.integers(0, 5))
+    first_end = begin = offset
+    for _ in range(draw(st.integers(0, 4))):
+        producer = draw(st.sampled_from([-1, 7, 8]))
+        codec = draw(st.sampled_from([PLAIN, GZIP]))
+        builder = DefaultRecordBatchBuilder(2, codec, int(producer > 0), producer, 0, 0, 1 << 20)
+        at = 0
+        for number in range(draw(st.integers(1, 5))):
+            key = draw(st.none() | st.binary(max_size=3))
+            headers = [("content-type", b"x")] if draw(st.booleans()) else []
+            builder.append(at, 1000 + number, key, b"%d" % (offset + at), headers)
+            at += draw(st.integers(1, 3))
+        batch = bytearray(builder.build())
+        struct.pack_into(">q", batch, 0, offset)
+        raw += batch
+        first_end = first_end if len(raw) > len(batch) else offset + at
+        offset += at + draw(st.integers(0, 2))
+    aborted = draw(st.lists(st.tuples(st.sampled_from([7, 8]), st.integers(0, 20)), max_size=2))
+    # a broker's answer begins with the batch that the fetch begins in
+    return bytes(raw), aborted, draw(st.integers(begin, max(begin, first_end - 1)))
+
+
+def _of(cls: Any, log: tuple[bytes, list[tuple[int, int]], int]) -> Any:
+    raw, aborted, begin = log
+    return cls(PAIR, KeptRecords(raw), aborted, begin, None, None, True, 1)
+
+
+@settings(deadline=None)
+@given(logs(), st.lists(st.integers(1, 7), min_size=1, max_size=30))
+def test_records_and_positions_are_those_of_aiokafka(
+    log: tuple[bytes, list[tuple[int, int]], int], takes: list[int]
+) -> None:
+    theirs = _of(THEIRS, log)
+    wanted = [FetchedRecord(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in theirs]
+    ours, found = _of(_PartitionRecords, log), []
+    while not ours.exhausted:
+        part = ours.take(takes[len(found) % len(takes)])
+        found += part
+        if part and not ours.exhausted:
+            assert part[-1].offset < ours.next_fetch_offset <= next(
+                (r.offset for r in wanted if r.offset > part[-1].offset), theirs.next_fetch_offset
+            )
+    assert found == wanted
+    assert ours.next_fetch_offset == theirs.next_fetch_offset
+    assert list(_of(_PartitionRecords, log)) == wanted  # one by one
