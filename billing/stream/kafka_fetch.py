@@ -49,14 +49,18 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiok
     def take(self, most: int) -> list[FetchedRecord]:
         """Up to `most` records; fewer only where there are no more. Raises CorruptRecordException."""
         found: list[FetchedRecord] = []
-        while len(found) < most and (self._taken < len(self._made) or self._next_batch()):
-            part = self._made[self._taken : self._taken + most - len(found)]
-            self._taken += len(part)
-            found += part
-            if self._taken == len(self._made):
-                self.next_fetch_offset = self._behind
-            elif part:
-                self.next_fetch_offset = part[-1].offset + 1
+        try:
+            while len(found) < most and (self._taken < len(self._made) or self._next_batch()):
+                part = self._made[self._taken : self._taken + most - len(found)]
+                self._taken += len(part)
+                found += part
+                if self._taken == len(self._made):
+                    self.next_fetch_offset = self._behind
+                elif part:
+                    self.next_fetch_offset = part[-1].offset + 1
+        except Exception:
+            self._records = KeptRecords(b"")  # what failed is behind the iterator now; nothing may come after it (R9)
+            raise
         return found
 
     @property
@@ -152,29 +156,35 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._long_poll_ms: int = options["fetch_max_wait_ms"]
-        self._asked_idle = 0.0  # monotonic seconds of the last request for nothing but such partitions
+        self._asked_idle: dict[Any, float] = {}  # by node: monotonic seconds of the last request for nothing but such
 
     def _get_actions_per_node(self, assignment: Any) -> Any:
         backlog = any(type(found) is _FetchResult and found.large for found in self._records.values())
         self._fetch_max_wait_ms = 1 if backlog else self._long_poll_ms
         requests, resets, timeout, invalid_metadata, resumed = super()._get_actions_per_node(assignment)
         if backlog:
-            requests = [request for request in requests if self._worthwhile(assignment, request[1])]
+            requests = [request for request in requests if self._worthwhile(assignment, *request)]
             timeout = min(timeout, self._long_poll_ms / 1000)
         return requests, resets, timeout, invalid_metadata, resumed
 
-    def _worthwhile(self, assignment: Any, request: Any) -> bool:
-        """Whether one of the partitions had more when it answered last, or it is time to look at them again."""
+    def _worthwhile(self, assignment: Any, node: Any, request: Any) -> bool:
+        """Whether one of the partitions had more when it answered last, or it is time to look at this node's again."""
         for topic, partitions in request.topics:
             for partition, offset, _ in partitions:
-                highwater = assignment.state_value(TopicPartition(topic, partition)).highwater
-                if highwater is None or offset < highwater:
+                end = _known_end(assignment.state_value(TopicPartition(topic, partition)))
+                if end is None or offset < end:
                     return True
         now = time.monotonic()
-        due = now - self._asked_idle >= self._long_poll_ms / 1000
+        due = now - self._asked_idle.get(node, 0.0) >= self._long_poll_ms / 1000
         if due:
-            self._asked_idle = now
+            self._asked_idle[node] = now
         return due
+
+
+def _known_end(state: Any) -> int | None:
+    """Up to where a partition could be read when it answered last; a transaction under way ends it."""
+    stable: int | None = state.lso
+    return state.highwater if stable is None or stable < 0 else stable
 
 
 def install() -> None:

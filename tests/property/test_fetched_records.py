@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.stream.kafka_decode import KeptRecords
-from billing.stream.kafka_fetch import FetchedRecord, _PartitionRecords
+from billing.stream.kafka_fetch import FetchedRecord, _Fetcher, _PartitionRecords
 
 PLAIN, GZIP = 0, 1
 PAIR = TopicPartition("usage", 3)
@@ -32,11 +35,12 @@ def logs(draw: st.DrawFn) -> tuple[bytes, list[tuple[int, int]], int]:
             key = draw(st.none() | st.binary(max_size=3))
             headers = [("content-type", b"x")] if draw(st.booleans()) else []
             builder.append(at, 1000 + number, key, b"%d" % (offset + at), headers)
+            last = offset + at
             at += draw(st.integers(1, 3))
         batch = bytearray(builder.build())
         struct.pack_into(">q", batch, 0, offset)
         raw += batch
-        first_end = first_end if len(raw) > len(batch) else offset + at
+        first_end = first_end if len(raw) > len(batch) else last + 1
         offset += at + draw(st.integers(0, 2))
     aborted = draw(st.lists(st.tuples(st.sampled_from([7, 8]), st.integers(0, 20)), max_size=2))
     # a broker's answer begins with the batch that the fetch begins in
@@ -55,7 +59,8 @@ def test_records_and_positions_are_those_of_aiokafka(
 ) -> None:
     theirs = _of(THEIRS, log)
     wanted = [FetchedRecord(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in theirs]
-    ours, found = _of(_PartitionRecords, log), []
+    ours = _of(_PartitionRecords, log)
+    found: list[FetchedRecord] = []
     while not ours.exhausted:
         part = ours.take(takes[len(found) % len(takes)])
         found += part
@@ -66,3 +71,36 @@ def test_records_and_positions_are_those_of_aiokafka(
     assert found == wanted
     assert ours.next_fetch_offset == theirs.next_fetch_offset
     assert list(_of(_PartitionRecords, log)) == wanted  # one by one
+
+
+def _batch(offset: int, records: int) -> bytearray:
+    builder = DefaultRecordBatchBuilder(2, PLAIN, 0, -1, 0, 0, 1 << 20)
+    for at in range(records):
+        builder.append(at, 1000, b"k", b"value", [])
+    batch = bytearray(builder.build())
+    struct.pack_into(">q", batch, 0, offset)
+    return batch
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 3, 100])
+def test_r9_nothing_comes_after_a_batch_that_does_not_match_its_checksum(at_a_time: int) -> None:
+    damaged = _batch(2, 2)
+    damaged[-3] ^= 1
+    ours = _of(_PartitionRecords, (bytes(_batch(0, 2) + damaged + _batch(4, 2)), [], 0))
+    for _ in range(2 // at_a_time):
+        assert ours.take(at_a_time)
+    with pytest.raises(CorruptRecordException):
+        ours.take(at_a_time)
+    assert ours.exhausted  # so it is asked for again, from where the consumer stands
+    assert (ours.take(at_a_time), ours.next_fetch_offset) == ([], 2)
+
+
+def test_in_a_backlog_every_broker_is_asked_whether_it_has_more() -> None:
+    """Else the partitions of one would stand still for as long as a partition of another has records waiting."""
+    fetcher = _Fetcher.__new__(_Fetcher)
+    fetcher._long_poll_ms, fetcher._asked_idle = 50, {}
+    state = SimpleNamespace(highwater=9, lso=5)
+    assignment = SimpleNamespace(state_value=lambda pair: state)
+    idle, more = (SimpleNamespace(topics=[("usage", [(0, at, 1)])]) for at in (5, 4))
+    assert [fetcher._worthwhile(assignment, node, idle) for node in (1, 2, 1, 2)] == [True, True, False, False]
+    assert fetcher._worthwhile(assignment, 1, more)
