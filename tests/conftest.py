@@ -6,6 +6,7 @@ test` gives them to each of its workers), else the session starts its own.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ from billing.devstack.valkey import ValkeyServer
 from billing.settings import Settings
 
 S = TypeVar("S", bound=Server)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # started by `make test &` in a script: what the tests start would be deaf to the Ctrl-C that they test
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A crashed broker's registration blocks its return until this long after its last heartbeat.
 QUICK_RETURN: Mapping[str, str] = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}

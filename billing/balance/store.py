@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeVar, cast
 
 import structlog
 
 from billing.balance import metrics
 from billing.balance.calls import Functions, Reply, Trouble
+from billing.balance.cluster import Cluster
 from billing.balance.codec import BadOperation, BalanceOp, pack_entries, pack_usage
 from billing.balance.derive import Deriver
 from billing.balance.entries import Malformed
@@ -45,6 +48,10 @@ log = structlog.get_logger(__name__)
 MAX_BATCH_OPS = 500
 """What a runner should put into one batch at most, so that a call blocks the server for at most ~3 ms."""
 
+CALLS_AT_ONCE = 3
+"""Batches that one server is given at a time: it has the next at hand while replies are read, and others that ask it
+(admission, proofs) wait for no more than these."""
+
 EXPIRIES_PER_CALL = 200
 CALLS_PER_TEND = 10
 UNKNOWN_PER_TEND = 20
@@ -69,6 +76,10 @@ class RedisSink:
         self._topics = topics
         self._deriver = Deriver(functions, ledger, passed) if ledger is not None else None
         self._incarnations: dict[int, str] = {}
+        # the nodes of a cluster do not wait for each other, least of all for one that does not answer
+        self._turn: AbstractAsyncContextManager[None] = (
+            nullcontext() if isinstance(functions.client, Cluster) else asyncio.Semaphore(CALLS_AT_ONCE)
+        )
 
     async def claim(self, partition: int, nonce: str) -> ClaimAnswer:
         """Raise the partition's epoch in the store and become its owner."""
@@ -103,17 +114,18 @@ class RedisSink:
             packed = pack_usage(batch.ops) if usage else pack_entries(batch.ops)
         except BadOperation as error:
             return Refused(str(error))
-        reply = await self._call(
-            "usage" if usage else "entries",
-            batch.owner,
-            batch.partition,
-            batch.from_offset,
-            batch.to_offset,
-            batch.fingerprint,
-            batch.log_time_ms,
-            int(batch.caught_up),
-            packed,
-        )
+        async with self._turn:
+            reply = await self._call(
+                "usage" if usage else "entries",
+                batch.owner,
+                batch.partition,
+                batch.from_offset,
+                batch.to_offset,
+                batch.fingerprint,
+                batch.log_time_ms,
+                int(batch.caught_up),
+                packed,
+            )
         if not isinstance(reply, list):
             return reply
         match reply[0]:
