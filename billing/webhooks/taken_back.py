@@ -114,10 +114,11 @@ def _gone_back(refunds: str, disputes: str) -> tuple[GoneBack, ...] | NotRead:
     taken = msgspec.json.decode(disputes, type=_Disputes)
     if given.has_more or taken.has_more:
         return NotRead("too_many")
-    found: list[GoneBack] = [GoneBack("refund", r.id, r.amount) for r in given.data if r.status == "succeeded"]
-    found += [GoneBack("refund_failed", r.id, r.amount) for r in given.data if r.status in _FAILED]
-    found += [GoneBack("dispute", d.id, d.amount) for d in taken.data if d.status in _WITHDRAWN]
+    # what came again first: until it is booked there is no room for a refund that was made in its place
+    found: list[GoneBack] = [GoneBack("refund_failed", r.id, r.amount) for r in given.data if r.status in _FAILED]
     found += [GoneBack("dispute_won", d.id, d.amount) for d in taken.data if d.status == "won"]
+    found += [GoneBack("refund", r.id, r.amount) for r in given.data if r.status == "succeeded"]
+    found += [GoneBack("dispute", d.id, d.amount) for d in taken.data if d.status in _WITHDRAWN]
     return tuple(found)
 
 

@@ -12,6 +12,7 @@ from billing.settings import SettingError
 from billing.webhooks.notices import Allowance
 from billing.webhooks.settings import WebhookSettings
 from billing.webhooks.signed import TOLERANCE_S, Notice, read_notice
+from billing.webhooks.taken_back import GoneBack, _gone_back
 
 SECRET, NEXT, OTHER = ("whsec_" + letter * 32 for letter in "abc")
 NOW_S = 1_800_000_000.0
@@ -96,3 +97,15 @@ def test_r11_strangers_are_looked_at_at_a_bounded_rate() -> None:
     assert [allowance.take() for _ in range(3)] == [True, True, False]
     now_s += 100.0
     assert [allowance.take() for _ in range(4)] == [True, True, True, False]
+
+
+def test_s35_what_came_again_makes_room_for_the_refund_that_was_made_in_its_place() -> None:
+    refunds = [{"id": "re_2", "amount": 5, "status": "succeeded"}, {"id": "re_1", "amount": 5, "status": "failed"}]
+    disputes = [{"id": "dp_2", "amount": 7, "status": "lost"}, {"id": "dp_1", "amount": 7, "status": "won"}]
+    listed = [json.dumps({"data": found, "has_more": False}) for found in (refunds, disputes)]
+    assert _gone_back(*listed) == (
+        GoneBack("refund_failed", "re_1", 5),
+        GoneBack("dispute_won", "dp_1", 7),
+        GoneBack("refund", "re_2", 5),
+        GoneBack("dispute", "dp_2", 7),
+    )
