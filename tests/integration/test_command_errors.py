@@ -13,7 +13,7 @@ from billing import operations
 from billing.settings import Settings
 
 
-@pytest.mark.parametrize("words", [("migrate",), pytest.param(("publish",), marks=pytest.mark.slow)])  # 30 s of patience
+@pytest.mark.parametrize("words", [("migrate",), pytest.param(("publish",), marks=pytest.mark.slow)])
 async def test_kafka_away_is_one_line(settings: Settings, tmp_path: Path, words: tuple[str, ...]) -> None:
     if words == ("publish",):
         events = tmp_path / "events.jsonl"
