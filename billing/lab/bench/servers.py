@@ -17,7 +17,12 @@ VALKEY = {
     "latency-tracking-info-percentiles": "50 99 99.9 100",
     "auto-aof-rewrite-min-size": "16gb",  # a rewrite forks the server, which would fall on one arm or the other
 }
-POSTGRES = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
+POSTGRES = {
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    "shared_buffers": "1GB",  # holds the balances and usage keys of a million accounts (docs/growth.md)
+}
 SHOWN = (
     *(
         "appendonly",
