@@ -75,7 +75,8 @@ class UsageWork:
         if hold is not None:
             record.held -= hold.amount
             self.changed_holds[key] = None
-        self.changed_accounts[op.account] = record
+        if op.amount_micros > 0 or hold is not None:
+            self.changed_accounts[op.account] = record
         self.done[key] = None
 
     def _hold(self, op: Hold) -> None:
@@ -92,7 +93,8 @@ class UsageWork:
         if record.held + amount - before >= SAFE:
             return self._lose(op.account, "overflow", op.offset)
         record.held += amount - before
-        self.changed_accounts[op.account] = record
+        if amount != before:  # else nothing of the account is written, nor told that was owed
+            self.changed_accounts[op.account] = record
         self.changed_holds[key] = HoldRecord(amount, op.elapsed, lease_end_ms)
 
     def _lose(self, account: str, reason: str, offset: int) -> None:
