@@ -9,18 +9,14 @@ import asyncio
 import sys
 
 from billing.ledger.database import open_pool
-from billing.ledger.sink import PostgresSink
+from billing.ledger.plan import settlement_plan
 from billing.process import Process, exit_code, refuse_other_homes, run_process
 from billing.stream.catalogue import LiveCatalogue
 from billing.stream.kafka import kafka_group
 from billing.stream.kafka_reader import LogReader
-from billing.stream.plan import Plan
 from billing.stream.runner import Runner
-from billing.usage.classify import LedgerClassifier
-from billing.usage.interpreters import UsageInterpreter
 
-BATCH_RECORDS = 5_000
-FETCH_BYTES = 2 * 2**20  # of a backlog about as many records
+FETCH_BYTES = 2 * 2**20  # of a backlog about as many records as a batch has
 CONNECTIONS = 8  # batches under way at once; with fewer, lanes wait for one while PostgreSQL has nothing to do
 
 
@@ -31,17 +27,7 @@ async def postflight(process: Process) -> int:
     try:
         async with LogReader(settings.kafka_bootstrap, client_id="billing-postflight-reader") as reader:
             live = LiveCatalogue(reader, topics.tariffs)
-            plan = Plan(
-                group=settings.group("postflight"),
-                topics=(topics.usage,),
-                partitions=settings.partitions,
-                sink=PostgresSink(pool, settings),
-                interpreters={topics.usage: UsageInterpreter(LedgerClassifier(live.catalogue, settings.partitions))},
-                reader=reader,
-                max_records={topics.usage: BATCH_RECORDS},
-                catch_up=live.catch_up,
-                await_horizon=live.await_horizon,
-            )
+            plan = settlement_plan(settings, pool, reader, live, group="postflight")
             group = kafka_group(
                 settings.kafka_bootstrap,
                 plan.group,

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka_errors
 
 from billing.ledger.database import Pool
-from billing.ledger.sink import PostgresSink
+from billing.ledger.plan import settlement_plan
 from billing.ledger.snapshots import positions
 from billing.partitions.publishing import PATIENCE_S, Stuck
 from billing.settings import Settings
@@ -21,12 +21,8 @@ from billing.stream.kafka_reader import LogReader
 from billing.stream.lane import Lane, LaneEnded
 from billing.stream.lane_state import State
 from billing.stream.log import LogAway
-from billing.stream.plan import Plan
-from billing.usage.classify import Classifier
-from billing.usage.interpreters import UsageInterpreter
 from billing.usage.ops import UsageOp
 
-BATCH_RECORDS = 5_000
 POLL_S = 0.05
 STOP_S = 10.0
 
@@ -79,17 +75,7 @@ async def _lanes(
 ) -> AsyncIterator[dict[int, tuple[Lane[UsageOp], asyncio.Task[LaneEnded]]]]:
     topics = settings.topics
     live = LiveCatalogue(reader, topics.tariffs)
-    plan = Plan(
-        group=settings.group("partitions"),
-        topics=(topics.usage,),
-        partitions=settings.partitions,
-        sink=PostgresSink(pool, settings),
-        interpreters={topics.usage: UsageInterpreter(Classifier(live.catalogue, settings.partitions))},
-        reader=reader,
-        max_records={topics.usage: BATCH_RECORDS},
-        catch_up=live.catch_up,
-        await_horizon=live.await_horizon,
-    )
+    plan = settlement_plan(settings, pool, reader, live, group="partitions")
     log = _Assigned(settings.kafka_bootstrap, plan.group, plan.topics, client_id="billing-partitions")
     lanes: dict[int, tuple[Lane[UsageOp], asyncio.Task[LaneEnded]]] = {}
     async with live.following() as following:
