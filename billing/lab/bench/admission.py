@@ -6,22 +6,19 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from redis.asyncio import Redis
 
 from billing.lab.bench import scrape
 from billing.lab.bench.admission_figures import ARMS, FIGURES, arm_values
 from billing.lab.bench.cpu import own_seconds
 from billing.lab.bench.figures import Report, Values
-from billing.lab.bench.fill import producer
-from billing.lab.bench.ground import Ground, prepare
+from billing.lab.bench.ground import Ground, prepared
 from billing.lab.bench.loading import load
 from billing.lab.bench.machine import conditions
-from billing.lab.bench.people import People
 from billing.lab.bench.running import ArmFailed, check, consumer
 from billing.lab.bench.servers import Servers
 from billing.lab.processes import Process
@@ -51,19 +48,14 @@ class Options:
 async def run_admission(options: Options, servers: Servers, say: Say) -> Report:
     """Everything, `runs` times on the same servers. Raises ArmFailed, NotPrepared, WaitedTooLong."""
     runs: list[Values] = []
-    async with AsyncExitStack() as cleanup:
-        redis = Redis.from_url(servers.settings.redis_url)
-        cleanup.push_async_callback(redis.aclose)
-        made = await cleanup.enter_async_context(producer(servers.settings.kafka_bootstrap))
-        people = People(options.accounts, servers.settings.partitions)
-        ground = await prepare(servers, people, made, redis)
+    async with prepared(servers, options.accounts) as ground:
         await load(ground, say)
         for number in range(1, options.runs + 1):
             say(f"run {number} of {options.runs}")
             runs.append(await Run(ground, options, say).all())
         sizes = {"accounts": f"{options.accounts:,}", "rate": f"{options.rate:,.0f} a second, open loop"}
         sizes |= {"backlog": f"{options.events:,} events", "nice of the consumer": f"{options.nice:+d}"}
-        sizes |= await conditions(servers, redis)
+        sizes |= await conditions(servers, ground.redis)
         return Report("Admission: requests beside the pipeline", FIGURES, runs, sizes)
 
 

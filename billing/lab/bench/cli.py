@@ -22,23 +22,34 @@ ACCOUNTS, EVENTS, SECONDS = 1_000_000, 1_000_000, 10.0
 QUICK_ACCOUNTS, QUICK_EVENTS, QUICK_SECONDS = 2_000, 40_000, 2.0
 BACKLOG, QUICK_BACKLOG = 2_500_000, 800_000  # beside admission: to last longer than the load
 
-accounts_option = click.option(
-    "--accounts", type=click.IntRange(8, 20_000_000), help=f"Accounts to load.  [default: {ACCOUNTS}]"
+OPTIONS = (
+    click.option(
+        "--accounts", type=click.IntRange(8, 20_000_000), help=f"Accounts to load.  [default: {ACCOUNTS}]"
+    ),
+    click.option(
+        "--events",
+        type=click.IntRange(8_000, 100_000_000),
+        help=f"Events in each arm of a run.  [default: {EVENTS}; admission: {BACKLOG}]",
+    ),
+    click.option(
+        "--runs", type=click.IntRange(1, 99), default=1, show_default=True, help="Medians are given of so many runs."
+    ),
+    click.option(
+        "--only", metavar="ARM,…", default=None, help="Only the uniform drain and these arms; none is the drain alone."
+    ),
+    click.option("--quick", is_flag=True, help="Small counts, to see that it works; no figures to quote."),
+    click.option(
+        "--json", "json_file", metavar="PATH", help="Write the figures as JSON to this file; - prints them instead."
+    ),
+    click.option("--markdown", is_flag=True, help="Print the table as Markdown, for the documentation."),
 )
-events_option = click.option(
-    "--events", type=click.IntRange(8_000, 100_000_000), help=f"Events in each arm of a run.  [default: {EVENTS}]"
-)
-runs_option = click.option(
-    "--runs", type=click.IntRange(1, 99), default=1, show_default=True, help="Medians are given of so many runs."
-)
-quick_option = click.option("--quick", is_flag=True, help="Small counts, to see that it works; no figures to quote.")
-json_option = click.option(
-    "--json", "json_file", metavar="PATH", help="Write the figures as JSON to this file; - prints them instead."
-)
-only_option = click.option(
-    "--only", metavar="ARM,…", default=None, help="Only the uniform drain and these arms; none is the drain alone."
-)
-markdown_option = click.option("--markdown", is_flag=True, help="Print the table as Markdown, for the documentation.")
+
+
+def measuring(command: Callable[..., int]) -> Callable[..., int]:
+    """The options of every benchmark, in this order."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -47,13 +58,7 @@ def bench() -> None:
 
 
 @bench.command()
-@accounts_option
-@events_option
-@runs_option
-@only_option
-@quick_option
-@json_option
-@markdown_option
+@measuring
 def inflight(
     *,
     accounts: int | None,
@@ -85,13 +90,7 @@ def inflight(
 
 
 @bench.command()
-@accounts_option
-@events_option
-@runs_option
-@only_option
-@quick_option
-@json_option
-@markdown_option
+@measuring
 def settle(
     *,
     accounts: int | None,
@@ -123,13 +122,7 @@ def settle(
 
 
 @bench.command()
-@accounts_option
-@events_option
-@runs_option
-@only_option
-@quick_option
-@json_option
-@markdown_option
+@measuring
 @click.option("--rate", type=click.FloatRange(1, 10_000), default=1_000, show_default=True, help="Requests a second.")
 @click.option("--nice", type=click.IntRange(0, 19), default=0, show_default=True, help="Added to the consumer's.")
 def admission(

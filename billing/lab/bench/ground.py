@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
-from billing.lab.bench.fill import Filler
+from billing.lab.bench.fill import Filler, producer
 from billing.lab.bench.mix import Dialled, Line, Mix, dialled
 from billing.lab.bench.people import People, assignment, heartbeat, opening, tariffs
 from billing.lab.bench.servers import Servers
@@ -93,7 +94,17 @@ class Ground:
         ]
 
 
-async def prepare(servers: Servers, people: People, producer: AIOKafkaProducer, redis: Redis) -> Ground:
+@asynccontextmanager
+async def prepared(servers: Servers, accounts: int) -> AsyncIterator[Ground]:
+    """A ground for so many accounts, connected while the block runs. Raises NotPrepared."""
+    async with AsyncExitStack() as cleanup:
+        redis = Redis.from_url(servers.settings.redis_url)
+        cleanup.push_async_callback(redis.aclose)
+        made = await cleanup.enter_async_context(producer(servers.settings.kafka_bootstrap))
+        yield await _prepare(servers, People(accounts, servers.settings.partitions), made, redis)
+
+
+async def _prepare(servers: Servers, people: People, producer: AIOKafkaProducer, redis: Redis) -> Ground:
     """Migrate; nothing is published yet. Raises NotPrepared."""
     answer = await migrate(servers.settings)
     if not isinstance(answer, Prepared) or answer.incarnation is None:

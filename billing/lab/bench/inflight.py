@@ -5,22 +5,18 @@ from __future__ import annotations
 import time
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import msgspec
-from redis.asyncio import Redis
 
 from billing.lab.bench import scrape
 from billing.lab.bench.arms.task import Task
 from billing.lab.bench.figures import Report, Values
-from billing.lab.bench.fill import producer
-from billing.lab.bench.ground import Ground, prepare
+from billing.lab.bench.ground import Ground, prepared
 from billing.lab.bench.inflight_figures import ARMS, FIGURES, latency_values, values_of
 from billing.lab.bench.loading import load
 from billing.lab.bench.machine import conditions
 from billing.lab.bench.openloop import publish_and_see
-from billing.lab.bench.people import People
 from billing.lab.bench.rawlook import raw_positions
 from billing.lab.bench.results import Loaded, Outcome
 from billing.lab.bench.running import all_running, arm, consumer, counted, staged, watched
@@ -53,18 +49,13 @@ class Options:
 async def run_inflight(options: Options, servers: Servers, say: Say) -> Report:
     """Everything, `runs` times on the same servers. Raises ArmFailed, NotPrepared, WaitedTooLong."""
     runs: list[Values] = []
-    async with AsyncExitStack() as cleanup:
-        redis = Redis.from_url(servers.settings.redis_url)
-        cleanup.push_async_callback(redis.aclose)
-        made = await cleanup.enter_async_context(producer(servers.settings.kafka_bootstrap))
-        people = People(options.accounts, servers.settings.partitions)
-        ground = await prepare(servers, people, made, redis)
+    async with prepared(servers, options.accounts) as ground:
         loaded = await load(ground, say)
         for number in range(1, options.runs + 1):
             say(f"run {number} of {options.runs}")
             runs.append(await Run(ground, options, say).all(loaded))
         sizes = {"accounts": f"{options.accounts:,}", "events per arm and run": f"{options.events:,}"}
-        sizes |= await conditions(servers, redis)
+        sizes |= await conditions(servers, ground.redis)
         return Report("In-flight: usage.events into Redis", FIGURES, runs, sizes)
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-
-from redis.asyncio import Redis
 
 from billing.lab.bench.arms.naive_ledger import TABLES
 from billing.lab.bench.arms.task import Task
@@ -16,12 +13,10 @@ from billing.lab.bench.books import Books, open_books
 from billing.lab.bench.cpu import own_seconds
 from billing.lab.bench.drain import watch
 from billing.lab.bench.figures import Report, Values
-from billing.lab.bench.fill import producer
-from billing.lab.bench.ground import Ground, prepare
+from billing.lab.bench.ground import Ground, prepared
 from billing.lab.bench.ledger_load import load_all, skip_in_redis
 from billing.lab.bench.machine import conditions
 from billing.lab.bench.openloop import publish_and_see
-from billing.lab.bench.people import People
 from billing.lab.bench.results import Steady, Written
 from billing.lab.bench.running import all_running, check, consumer, counted, watched
 from billing.lab.bench.series import Pace
@@ -62,13 +57,7 @@ class Measured:
 async def run_settle(options: Options, servers: Servers, say: Say) -> Report:
     """Everything, `runs` times on the same servers. Raises ArmFailed, NotPrepared, WaitedTooLong."""
     runs: list[Values] = []
-    async with AsyncExitStack() as cleanup:
-        redis = Redis.from_url(servers.settings.redis_url)
-        cleanup.push_async_callback(redis.aclose)
-        made = await cleanup.enter_async_context(producer(servers.settings.kafka_bootstrap))
-        people = People(options.accounts, servers.settings.partitions)
-        ground = await prepare(servers, people, made, redis)
-        books = await cleanup.enter_async_context(open_books(servers.settings.postgres_dsn))
+    async with prepared(servers, options.accounts) as ground, open_books(servers.settings.postgres_dsn) as books:
         opened_per_second = await load_all(ground, books, say)
         empty_bytes, _ = await books.usage_bytes()
         for number in range(1, options.runs + 1):
@@ -78,7 +67,7 @@ async def run_settle(options: Options, servers: Servers, say: Say) -> Report:
             more = {"usage_bytes": (table_bytes - empty_bytes) / rows, "usage_rows": rows}
             runs.append({**values, **more, "opened_per_second": opened_per_second})
         sizes = {"accounts": f"{options.accounts:,}", "events per arm and run": f"{options.events:,}"}
-        sizes |= await conditions(servers, redis)
+        sizes |= await conditions(servers, ground.redis)
         return Report("Post-flight: usage.events into PostgreSQL", FIGURES, runs, sizes)
 
 
