@@ -32,13 +32,13 @@ class EntriesInterpreter:
     def __init__(self, partitions: int | None = None) -> None:
         self._partitions = partitions
 
-    def interpret(self, records: Sequence[Record]) -> Interpretation[EntryOp]:
+    def interpret(self, records: Sequence[Record], before: Record | None = None) -> Interpretation[EntryOp]:
         """One operation per record, none of an entry that is not at home."""
         ops: list[EntryOp] = []
         for taken, record in enumerate(records):
             op = _interpret(record)
             if isinstance(op, Malformed):
-                return Interpretation(ops, taken) if taken else Interpretation([op], 1)
+                return Interpretation(ops, taken) if taken or before is not None else Interpretation([op], 1)
             if self._partitions is None or home_partition(op.account, self._partitions) == record.partition:
                 ops.append(op)
         return Interpretation(ops, len(records))

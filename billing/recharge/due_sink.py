@@ -66,7 +66,7 @@ _data = msgspec.json.Decoder(_Data)
 class SignalInterpreter:
     """Records of billing.signals as operations; pure."""
 
-    def interpret(self, records: Sequence[Record]) -> Interpretation[SignalOp]:
+    def interpret(self, records: Sequence[Record], before: Record | None = None) -> Interpretation[SignalOp]:
         ops = [op for op in map(read_signal, records) if op is not None]
         return Interpretation(ops, len(records))
 

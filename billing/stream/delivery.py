@@ -52,8 +52,7 @@ class Delivery(Generic[Op]):
         caught_up: CatchUp | None = None
         backoff = self._backoff()
         while records:
-            made = self._plan.interpreters[topic].interpret(records)
-            await asyncio.sleep(0)  # decoding is CPU work: heartbeats and other lanes come first
+            made = await self._plan.preparing.interpret(self._plan.interpreters[topic], records)
             if made.taken == 0 and made.needs_horizon_ms is None:
                 raise RuntimeError(f"the interpreter of {topic} took nothing at offset {records[0].offset}")
             if made.taken:

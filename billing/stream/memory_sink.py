@@ -169,7 +169,7 @@ class Everything:
         self.horizon_ms = horizon_ms
         self.offered: list[int] = []
 
-    def interpret(self, records: Sequence[Record]) -> Interpretation[Effect]:
+    def interpret(self, records: Sequence[Record], before: Record | None = None) -> Interpretation[Effect]:
         self.offered.append(len(records))
         ops: list[Effect] = []
         for record in records[: self.takes]:

@@ -8,6 +8,7 @@ from typing import Generic
 
 from billing.stream.backoff import Clock, SystemClock
 from billing.stream.log import Reader
+from billing.stream.preparing import Preparing
 from billing.stream.sink import Interpreter, Op, Sink
 
 DEFAULT_MAX_RECORDS = 500
@@ -58,6 +59,7 @@ class Plan(Generic[Op]):
     tick_topic: str | None = None
     timings: Timings = field(default_factory=Timings)
     clock: Clock = field(default_factory=SystemClock)
+    preparing: Preparing = field(default_factory=Preparing)
 
     def __post_init__(self) -> None:
         missing = [topic for topic in self.topics if topic not in self.interpreters]

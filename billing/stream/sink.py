@@ -176,6 +176,7 @@ class Interpretation(Generic[OpOut_co]):
 
 
 class Interpreter(Protocol[OpOut_co]):
-    """Pure: the same records and catalogue give the same operations."""
+    """Pure: the same records and catalogue give the same operations. `before` is the last record that the batch has
+    already, where these go on with it."""
 
-    def interpret(self, records: Sequence[Record]) -> Interpretation[OpOut_co]: ...
+    def interpret(self, records: Sequence[Record], before: Record | None = None) -> Interpretation[OpOut_co]: ...

@@ -23,13 +23,16 @@ class UsageInterpreter(Generic[Op_co]):
         self._classify = classifier.classify
         self._boundary_ms = boundary_ms
 
-    def interpret(self, records: Sequence[Record]) -> Interpretation[Op_co | DeadLetter | Stray]:
+    def interpret(
+        self, records: Sequence[Record], before: Record | None = None
+    ) -> Interpretation[Op_co | DeadLetter | Stray]:
         """Operations of as many of `records`, from the first, as one batch may cover."""
         classify = self._classify
         ops: list[Op_co | DeadLetter | Stray] = []
         append = ops.append
-        timestamp: int | None = None  # of the record before, as its generation: most records of a batch share both
-        generation: int | None = None
+        # of the record before: most records of a batch share both
+        timestamp = None if before is None else before.timestamp
+        generation = None if timestamp is None else self._generation(timestamp)
         for taken, record in enumerate(records):
             if record.timestamp != timestamp:
                 timestamp = record.timestamp

@@ -46,8 +46,8 @@ async def test_catch_up_of_another_topic_interprets_the_same_records_again() -> 
     class Catalogue(Everything):
         known = False
 
-        def interpret(self, records):  # type: ignore[no-untyped-def]  # as the base
-            made = super().interpret(records)
+        def interpret(self, records, before=None):  # type: ignore[no-untyped-def]  # as the base
+            made = super().interpret(records, before)
             ops = [op._replace(value=b"charge" if self.known else b"stray") for op in made.ops]
             return type(made)(ops, made.taken)
 
@@ -76,8 +76,8 @@ async def test_s46_a_caught_up_batch_that_cannot_be_taken_yet_is_caught_up_and_i
     class Catalogue(Everything):
         known = False
 
-        def interpret(self, records):  # type: ignore[no-untyped-def]  # as the base
-            made = super().interpret(records)
+        def interpret(self, records, before=None):  # type: ignore[no-untyped-def]  # as the base
+            made = super().interpret(records, before)
             ops = [op._replace(value=b"charge" if self.known else b"stray") for op in made.ops]
             return type(made)(ops, made.taken)
 

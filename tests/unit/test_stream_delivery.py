@@ -133,7 +133,7 @@ async def test_s16_partitions_added_while_running_refuse_to_go_on() -> None:
 
 async def test_a_bug_in_the_interpreter_stops_the_process_and_skips_nothing() -> None:
     class Broken(Everything):
-        def interpret(self, records):  # type: ignore[no-untyped-def]  # as the base
+        def interpret(self, records, before=None):  # type: ignore[no-untyped-def]  # as the base
             raise ZeroDivisionError("a bug")
 
     bench = Bench()
@@ -149,8 +149,8 @@ async def test_s21_poison_moves_the_position_with_the_record() -> None:
     """An interpreter that makes nothing of a record still covers it: position and fingerprint are the poison's."""
 
     class Fussy(Everything):
-        def interpret(self, records):  # type: ignore[no-untyped-def]  # as the base
-            made = super().interpret(records)
+        def interpret(self, records, before=None):  # type: ignore[no-untyped-def]  # as the base
+            made = super().interpret(records, before)
             return type(made)([op for op in made.ops if op.value != b"poison"], made.taken)
 
     bench = Bench()
