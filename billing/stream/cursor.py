@@ -76,6 +76,10 @@ class Cursor(Generic[Op]):
                 return await self._other_leader(topics)
         return {topic: part for topic, part in fetched.items() if self._continues(topic, part)}
 
+    def at_hand(self, topic: str) -> bool:
+        """Whether a fetch of this topic would not wait."""
+        return self._log.at_hand(topic, self._state.partition)
+
     async def end(self, topic: str) -> int:
         """The topic's end now, waiting while Kafka is away."""
         pair = (topic, self._state.partition)

@@ -144,6 +144,10 @@ class KafkaMembership:
             raise LogBroken("the client was closed") from error
         return {topic: Fetched(before[pair], batches.get(pair, ()), after[pair]) for pair, topic in pairs.items()}
 
+    def at_hand(self, topic: str, partition: int) -> bool:
+        fetcher = self._joined()._fetcher
+        return fetcher is not None and TopicPartition(topic, partition) in fetcher._records
+
     def seek(self, topic: str, partition: int, offset: int) -> None:
         try:
             self._joined().seek(TopicPartition(topic, partition), offset)

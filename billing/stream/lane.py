@@ -147,11 +147,10 @@ class Lane(Generic[Op]):
     async def _next_records(self) -> Mapping[str, Fetched] | Step:
         """What is there of the first topic that has any; else whatever comes first within the idle wait."""
         topics = tuple(self._plan.topics)
-        if len(topics) > 1:
-            for topic in topics:
-                fetched = await self._cursor.fetch((topic,), 0.0)
-                if isinstance(fetched, Step) or any(map(_moved, fetched.values())):
-                    return fetched
+        for topic in filter(self._cursor.at_hand, topics):
+            fetched = await self._cursor.fetch((topic,), 0.0)
+            if isinstance(fetched, Step) or any(map(_moved, fetched.values())):
+                return fetched
         return await self._cursor.fetch(topics, self._plan.timings.idle_wait_seconds)
 
     # --- duties between batches -----------------------------------------------------------------------

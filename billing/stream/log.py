@@ -54,6 +54,10 @@ class Log(Protocol):
         entry for every topic. Raises OutOfRange, LogAway, LogBroken. Cancelling loses no record."""
         ...
 
+    def at_hand(self, topic: str, partition: int) -> bool:
+        """Whether a fetch of this topic would answer at once, with records or an error. No I/O. Raises LogBroken."""
+        ...
+
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """The next fetch begins at `offset`; what was fetched ahead is dropped. No I/O. Raises LogBroken."""
         ...

@@ -103,6 +103,10 @@ class MemoryMembership:
             fetched[topic] = Fetched(at, records, after)
         return fetched
 
+    def at_hand(self, topic: str, partition: int) -> bool:
+        self.check()
+        return self._group.log.bounds_now(topic, partition).end != self._at[topic, partition]
+
     def seek(self, topic: str, partition: int, offset: int) -> None:
         self.check()
         self._at[topic, partition] = offset

@@ -22,13 +22,14 @@ class RawPositions:
     async def look(self) -> list[int]:
         """Positions now. Raises ValueError for an answer that is none."""
         self._writer.write(self._question)
-        found = []
+        answer = b""
         async with asyncio.timeout(DEADLINE_SECONDS):
-            for _ in range(self._count):
-                if not (await self._reader.readline()).startswith(b"$"):
-                    raise ValueError("the store did not answer with an offset")
-                found.append(int(await self._reader.readline()))
-        return found
+            while answer.count(b"\r\n") < 2 * self._count:  # each a length and an offset
+                part = await self._reader.read(2**16)
+                answer += part
+                if not part or b"-" in answer:  # a closed connection, nothing at a key ($-1), an error
+                    raise ValueError("the store did not answer with offsets")
+        return [int(offset) for offset in answer.split(b"\r\n")[1::2]]
 
 
 @asynccontextmanager

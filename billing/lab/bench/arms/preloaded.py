@@ -57,6 +57,10 @@ class PreloadedMembership:
             await asyncio.sleep(timeout_ms / 1000)
         return fetched
 
+    def at_hand(self, topic: str, partition: int) -> bool:
+        end = self._begin[partition] + len(self._records[partition])
+        return topic == self._topic and self._at[topic, partition] < end
+
     def seek(self, topic: str, partition: int, offset: int) -> None:
         self._at[topic, partition] = offset
 
