@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import asyncpg
+import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis.asyncio import Redis
 
@@ -82,6 +83,7 @@ async def test_private_postgres_recovers_after_a_kill(private_postgres: Callable
         await connection.close()
 
 
+@pytest.mark.slow
 async def test_private_kafka_returns_after_a_kill(private_kafka: Callable[..., KafkaServer]) -> None:
     server = private_kafka()
     admin = AIOKafkaAdminClient(bootstrap_servers=server.url)

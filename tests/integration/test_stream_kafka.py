@@ -248,6 +248,7 @@ async def test_s02_s03_a_process_stopped_past_the_rebalance_changes_nothing_when
             server.close()
 
 
+@pytest.mark.slow
 async def test_a_broker_that_is_away_at_the_start_and_killed_later_is_waited_for(
     private_kafka: Callable[..., KafkaServer],
 ) -> None:

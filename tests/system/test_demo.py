@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import asyncpg
+import pytest
 from demo_harness import Demo, command_of, family_of, running_demo
 from redis.asyncio import Redis
 
@@ -64,6 +65,7 @@ async def _databases(services: Services) -> set[str]:
         await connection.close()
 
 
+@pytest.mark.slow
 async def test_ctrl_c_stops_everything_that_was_started(tmp_path: Path) -> None:
     async with running_demo(tmp_path, "--seconds", "60", environ={"BILLING_DEVSTACK": "process"}) as demo:
         await demo.says("publishing, ", timeout_seconds=90)

@@ -44,6 +44,7 @@ def _wiped_soundly(found: Any) -> None:
     assert found["recharges"]["succeeded"] > 0
 
 
+@pytest.mark.slow
 async def test_s04_consumers_killed_at_random_come_back_and_every_check_holds(
     services: Services, tmp_path: Path
 ) -> None:
