@@ -52,7 +52,8 @@ class Delivery(Generic[Op]):
         caught_up: CatchUp | None = None
         backoff = self._backoff()
         while records:
-            made = await self._plan.preparing.interpret(self._plan.interpreters[topic], records)
+            with self._state.waiting():
+                made = await self._plan.preparing.interpret(self._plan.interpreters[topic], records)
             if made.taken == 0 and made.needs_horizon_ms is None:
                 raise RuntimeError(f"the interpreter of {topic} took nothing at offset {records[0].offset}")
             if made.taken:

@@ -15,7 +15,7 @@ SLICE_RECORDS = 100
 
 class Preparing:
     """One for all lanes of a consumer. Interpreting is CPU work, in which no answer of the store is read and no
-    heartbeat sent: after each slice the others have their turn, so that the store never waits for what is ready for it.
+    heartbeat sent: after each slice the others have their turn, so that the store does not wait for what is ready.
     Lanes do not interpret side by side: the first would be ready no sooner than the last. A slice has two records or
     more, because an interpreter ends a batch by leaving one."""
 
@@ -25,7 +25,8 @@ class Preparing:
         self._turn = asyncio.Lock()
 
     async def interpret(self, interpreter: Interpreter[Op], records: Sequence[Record]) -> Interpretation[Op]:
-        """What `interpreter` makes of `records` in one piece, had it been asked so."""
+        """What `interpreter` makes of `records` in one piece. The catalogue may grow between two slices: where an
+        account was not listed and then is, the sink asks to catch up, and the records are interpreted again (S46)."""
         async with self._turn:
             ops: list[Any] = []
             taken = 0

@@ -98,7 +98,7 @@ class _Sender:
 
     async def _send_due(self, partition: int, first: int, now: float) -> int:
         lines, at = self._lines[partition], first
-        due = min(len(lines), int((now - self._due(partition, 0)) / self._gap) + 1)  # so many by now
+        due = min(len(lines), int((now - self._due(partition, 0)) // self._gap) + 1)  # so many by now
         while at < due:
             batch, begin = self._producer.create_batch(), at
             for line in lines[begin:due]:

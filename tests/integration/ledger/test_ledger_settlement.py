@@ -170,12 +170,12 @@ async def test_s46_usage_of_an_account_that_the_catalogue_does_not_show_yet_wait
     (one,) = names(0, 1)
     await ledger.open(one)
     owner = await ledger.claim()
-    batch = make_batch(owner, 0, [stray(0, one), dead_letter(1)])
-    assert await ledger.sink.apply(batch) == CatchUp(ledger.settings.topics.tariffs)
-    caught_up = make_batch(owner, 0, [stray(0, one), dead_letter(1)], caught_up=True)
+    shown_meanwhile = [stray(0, one), dead_letter(1), charge(2, one, "b")]  # from the last record on
+    assert await ledger.sink.apply(make_batch(owner, 0, shown_meanwhile)) == CatchUp(ledger.settings.topics.tariffs)
+    caught_up = make_batch(owner, 0, shown_meanwhile, caught_up=True)
     assert isinstance(await ledger.sink.apply(caught_up), Unavailable)
-    assert await ledger.count("dead_letters") == 0
-    assert await ledger.settle(owner, 0, [charge(0, one, "a"), dead_letter(1)]) == 2
+    assert await ledger.count("dead_letters") == await ledger.count("usage") == 0
+    assert await ledger.settle(owner, 0, [charge(0, one, "a"), dead_letter(1), charge(2, one, "b")]) == 3
 
 
 async def test_s46_opening_and_settlement_of_the_same_partition_are_ordered(ledger: Ledger) -> None:
