@@ -2,8 +2,7 @@
 
 Records come out of an answer a batch at a time, into a cheaper struct than its own; a broker is asked again while
 records of a backlog wait, for partitions that have more; and where records flow, its answers wait for some to gather.
-`install()` replaces names in aiokafka: read its fetcher
-before a change here.
+`install()` replaces names in aiokafka: read its fetcher before a change here.
 """
 
 from __future__ import annotations

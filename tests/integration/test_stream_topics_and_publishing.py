@@ -8,6 +8,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from billing.lab.waiting import until
 from billing.settings import SettingError, Settings
 from billing.stream.follower import Follower, LogLost
 from billing.stream.kafka_reader import LogReader
@@ -35,9 +36,11 @@ async def test_s16_existing_topics_that_differ_are_refused_by_name_and_nothing_i
                 NewTopic(names.entries, 3, 1, topic_configs={"message.timestamp.type": "LogAppendTime"}),
             ]
         )
-        async with asyncio.timeout(10):  # created, but not yet listed by the broker
-            while not {names.usage, names.entries} <= set(await admin.list_topics()):  # noqa: ASYNC110 - no event
-                await asyncio.sleep(0.02)
+
+        async def listed() -> bool:
+            return {names.usage, names.entries} <= set(await admin.list_topics())
+
+        await until(listed, "the topics to be listed", timeout_seconds=10)
         answer = await ensure_topics(settings)
         assert answer == TopicsRefused(
             (
@@ -90,9 +93,11 @@ async def test_what_was_aborted_is_no_record_and_the_end_is_the_last_stable_offs
         assert [r.offset async for r in reader.read(topic, 0, 0, 6)] == [0, 1]
         assert await reader.record_at(topic, 0, 3) is None
         await producer.commit_transaction()  # the broker answers before it has written the marker
-        async with asyncio.timeout(20):
-            while await reader.bounds(topic, 0) != Bounds(0, 8):  # noqa: ASYNC110 - no event
-                await asyncio.sleep(0.02)
+
+        async def decided() -> bool:
+            return await reader.bounds(topic, 0) == Bounds(0, 8)
+
+        await until(decided, "the marker", timeout_seconds=20)
         assert [r.offset async for r in reader.read(topic, 0, 0, 8)] == [0, 1, 6]
 
 

@@ -50,7 +50,7 @@ async def test_s30_the_gateway_times_out_and_charges_later(deployment: Rechargin
     await _until_confirming(deployment, "s30-late")
     await deployment.signal_low("s30-late", 20)
     await deployment.until_refused("s30-late", "intent_open")
-    await deployment.until_state("s30-late", "confirmed", seconds=60)
+    await deployment.until_state("s30-late", "confirmed", seconds=30)
     await deployment.assert_one_charge("s30-late")
 
 
@@ -73,7 +73,7 @@ async def test_s29_the_worker_is_killed_in_the_middle_of_the_charge(deployment: 
     await until(lambda: deployment.sandbox.controls.faults() == [], "the charge under way")
     deployment.worker.start()
     await deployment.worker.ready()
-    await deployment.until_state("s29", "confirmed", seconds=60)
+    await deployment.until_state("s29", "confirmed", seconds=30)
     await deployment.assert_one_charge("s29")
 
 
@@ -94,7 +94,7 @@ async def test_s33_keys_forgotten_while_the_worker_is_asleep(deployment: Recharg
         await asyncio.sleep(5)  # longer than its lease: it wakes up as somebody who may do nothing more
     finally:
         deployment.worker.signal(signal.SIGCONT)
-    await deployment.until_state("s33", "confirmed", seconds=60)
+    await deployment.until_state("s33", "confirmed", seconds=30)
     await deployment.assert_one_charge("s33")
 
 
@@ -106,7 +106,7 @@ async def test_s37_a_worker_paused_past_its_lease_does_nothing_more(deployment: 
     deployment.worker.signal(signal.SIGSTOP)
     try:
         other = await deployment.add_worker("recharge-other")
-        await deployment.until_state("s37", "confirmed", seconds=60)
+        await deployment.until_state("s37", "confirmed", seconds=30)
         owners = {row["lease_owner"] for row in await deployment.intents("s37")}
     finally:
         deployment.worker.signal(signal.SIGCONT)

@@ -19,17 +19,13 @@ from schemas.ledger import encode_entry
 
 NOW = build.NOW_MS
 GOOD = encode_entry(posted("a1", 2, 5), 0)
-KINDS = {
-    "item": (build.ITEM, NOW),
-    "later": (build.ITEM, NOW + 1),  # than the catalogue's horizon
-}
 
 
 def _usage(kind: str, offset: int, timestamp: int) -> StoredRecord:
     if kind == "poison":
         return build.record(b"poison", offset=offset)._replace(timestamp=timestamp)
-    type_, time_ms = KINDS[kind]
-    event = build.envelope(type_, build.item(), time=build.rfc3339(time_ms))
+    time_ms = NOW + (kind == "later")  # than the catalogue's horizon
+    event = build.envelope(build.ITEM, build.item(), time=build.rfc3339(time_ms))
     return build.structured(event, offset=offset, timestamp=timestamp)
 
 
