@@ -12,9 +12,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from billing.balance.calls import Functions
 from billing.balance.client import UnsupportedServer, check_server, open_client
 from billing.balance.entries import EntriesInterpreter
+from billing.balance.pipelined_calls import PipelinedFunctions
 from billing.balance.publishing import SignalPublisher
 from billing.balance.store import MAX_BATCH_OPS, RedisSink
 from billing.ledger.database import open_pool
@@ -37,6 +37,7 @@ async def inflight(process: Process) -> int:
     """Until asked to stop; exit code."""
     settings, topics = process.settings, process.settings.topics
     client = open_client(settings.redis_url)
+    functions = PipelinedFunctions(client, settings.key_space)
     try:
         checked = await process.wait_for_server("redis", lambda: check_server(client), (RedisError, OSError))
     except UnsupportedServer as error:
@@ -52,7 +53,6 @@ async def inflight(process: Process) -> int:
             classifier = Classifier(live.catalogue, settings.partitions)
             passed = LogPassedHolds(reader, topics.usage, classifier, lambda: live.catch_up(topics.tariffs))
             priced = LiveClassifier(live.catalogue, settings.partitions)
-            functions = Functions(client, settings.key_space)
             signals = SignalPublisher(functions, topics.signals, outlet)
             plan = Plan(
                 group=settings.group("inflight"),
@@ -84,6 +84,7 @@ async def inflight(process: Process) -> int:
                         task.cancel()
                     await asyncio.wait({background, signalling})
     finally:
+        functions.close()
         await client.aclose()
         await asyncio.wait_for(pool.close(), timeout=5)
 

@@ -20,6 +20,7 @@ from billing.balance.keys import KeySpace
 from billing.balance.library import FUNCTION_VERSION, source
 from billing.balance.model import BACKLOG, PartitionModel
 from billing.balance.passed import PassedHolds, Span
+from billing.balance.pipelined_calls import PipelinedFunctions
 from billing.balance.reader import BalanceReader
 from billing.balance.records import AccountRecord, HoldRecord, Status, UnknownRecord
 from billing.balance.signals import StoredSignal
@@ -91,12 +92,14 @@ class Store:
         client = open_client(redis_url)
         name = f"billing_test_{uuid.uuid4().hex[:12]}"
         await client.function_load(build_with_faults(name, backlog=backlog))
-        store = Store(Functions(client, KeySpace(name, 8, GENERATION_MS), library=name), backlog)
+        functions = PipelinedFunctions(client, KeySpace(name, 8, GENERATION_MS), library=name)
+        store = Store(functions, backlog)
         try:
             yield store
         finally:
             await store.wipe()
             await client.function_delete(name)
+            functions.close()
             await client.aclose()
 
     async def wipe(self) -> None:

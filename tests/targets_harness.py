@@ -17,6 +17,7 @@ from billing.balance.balances import Known
 from billing.balance.calls import Functions
 from billing.balance.client import Client, open_client
 from billing.balance.keys import KeySpace
+from billing.balance.pipelined_calls import PipelinedFunctions
 from billing.balance.reader import BalanceReader
 from billing.balance.store import RedisSink
 from billing.devstack.runs import private_folder
@@ -107,11 +108,12 @@ def watched_servers(replicas: int = 2, sentinels: int = 3) -> Iterator[Watched]:
 async def functions_at(url: str) -> AsyncIterator[Functions]:
     """Functions on keys of the test's own; the library is loaded under its real name."""
     client: Client = open_client(url)
-    functions = Functions(client, KeySpace(f"t{uuid.uuid4().hex[:8]}", PARTITIONS, GENERATION_MS))
+    functions = PipelinedFunctions(client, KeySpace(f"t{uuid.uuid4().hex[:8]}", PARTITIONS, GENERATION_MS))
     try:
         assert await admin.load_functions(functions) is None
         yield functions
     finally:
+        functions.close()
         await client.aclose()
 
 

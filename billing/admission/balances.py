@@ -11,15 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import islice
 
-from redis.asyncio import Redis
-
 from billing.admission import metrics
-from billing.admission.pipelined import Pipelined
-from billing.admission.resp import pack
 from billing.balance.balances import BalanceAnswer, PartitionView, Unknown
-from billing.balance.calls import Argument, Functions, Reply, Trouble, refusal
+from billing.balance.calls import Argument, Reply, Trouble
 from billing.balance.client import Client
 from billing.balance.keys import KeySpace
+from billing.balance.pipelined_calls import PipelinedFunctions
 from billing.balance.reader import PAGE, BalanceReader
 from billing.ledger.incarnations import Identity
 from billing.settings import Topics
@@ -34,15 +31,13 @@ UNDER_WAY = 4
 """Calls of one partition at a time. With one alone, a read that just missed it would wait for two of the consumer's."""
 
 
-class QuickReads(Functions):
-    """Functions whose read-only calls share a connection, and ask for a partition's incarnation once, so that a read is
-    one call. The function compares it with the one in force, so an old one is noticed, and forgotten."""
+class QuickReads(PipelinedFunctions):
+    """Functions that ask for a partition's incarnation once, so that a read is one call. The function compares it with
+    the one in force, so an old one is noticed, and forgotten."""
 
     def __init__(self, client: Client, keys: KeySpace, *, timeout_s: float) -> None:
-        super().__init__(client, keys, timeout_s=timeout_s)
+        super().__init__(client, keys, timeout_s=timeout_s, silent_s=2 * timeout_s)
         self._known: dict[int, str] = {}
-        self._pipes: dict[Redis, Pipelined] = {}
-        self._silent_s = 2 * timeout_s
 
     async def incarnation(self, partition: int) -> str | ReadOnly | Unavailable | Uninitialised:
         """The incarnation that was in force when it was last asked for."""
@@ -58,26 +53,10 @@ class QuickReads(Functions):
         self, name: str, keys: list[str], incarnation: str, *args: Argument, read_only: bool = False
     ) -> Reply | Trouble:
         """As `Functions.call`; a store that is not what was expected is asked again before the next call."""
-        if not read_only:
-            return await super().call(name, keys, incarnation, *args)
-        head: list[Argument] = ["FCALL_RO", f"{self.library}_{name}", len(keys), *keys, self.version]
-        command = pack([*head, self.keys.partitions, self.keys.generation_ms, incarnation, *args])
-        answered = await self.at(keys[0], lambda node: self._pipe(node).ask(command))
-        reply: Reply | Trouble = refusal(answered) if isinstance(answered, list) else answered
+        reply = await super().call(name, keys, incarnation, *args, read_only=read_only)
         if isinstance(reply, Uninitialised):
             self._known.clear()
         return reply
-
-    def close(self) -> None:
-        """Drop the connections of reads."""
-        for pipe in self._pipes.values():
-            pipe.close()
-
-    def _pipe(self, node: Redis) -> Pipelined:
-        pipe = self._pipes.get(node)
-        if pipe is None:
-            pipe = self._pipes[node] = Pipelined(node, silent_s=self._silent_s)
-        return pipe
 
 
 class Balances:

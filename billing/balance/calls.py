@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, cast
 
 from redis.asyncio import Redis
@@ -50,17 +50,18 @@ class Functions:
     ) -> Reply | Trouble:
         """One function call. A list is the function's answer beyond refusals, its first member the name.
 
-        A call that is cancelled or times out leaves its connection closed, not in the pool (S39).
+        The reply to a call that is cancelled or times out comes to nobody else (S39).
         """
-        head: tuple[Argument, ...] = (self.version, self.keys.partitions, self.keys.generation_ms, incarnation)
-        given = cast(Any, (*keys, *head, *args))
-
-        def command(node: Redis) -> Awaitable[Any]:
-            function = node.fcall_ro if read_only else node.fcall
-            return function(f"{self.library}_{name}", len(keys), *given)
-
-        reply = await self.at(keys[0], command)
+        given = (self.version, self.keys.partitions, self.keys.generation_ms, incarnation, *args)
+        function = f"{self.library}_{name}"
+        reply = await self.at(keys[0], lambda node: self._ask(node, function, keys, given, read_only=read_only))
         return refusal(reply) if isinstance(reply, list) else reply
+
+    def _ask(
+        self, node: Redis, function: str, keys: Sequence[str], args: Sequence[Argument], *, read_only: bool
+    ) -> Awaitable[Any]:
+        call = node.fcall_ro if read_only else node.fcall
+        return call(function, len(keys), *cast(Any, (*keys, *args)))
 
     async def at(
         self, key: str, command: Callable[[Redis], Any]

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from billing.balance.calls import Functions
 from billing.balance.client import open_client
 from billing.balance.codec import BalanceOp
 from billing.balance.entries import EntriesInterpreter
 from billing.balance.keys import GENERATION_MS
+from billing.balance.pipelined_calls import PipelinedFunctions
 from billing.balance.store import MAX_BATCH_OPS
 from billing.settings import Settings
 from billing.stream.catalogue import LiveCatalogue
@@ -28,7 +28,7 @@ class Parts:
     settings: Settings
     reader: LogReader
     live: LiveCatalogue
-    functions: Functions
+    functions: PipelinedFunctions
 
     @property
     def usage(self) -> UsageInterpreter[LiveOp]:
@@ -54,12 +54,13 @@ class Parts:
 async def parts(settings: Settings) -> AsyncIterator[Parts]:
     """Everything that an arm needs, closed afterwards."""
     client = open_client(settings.redis_url)
+    functions = PipelinedFunctions(client, settings.key_space)
     try:
         async with LogReader(settings.kafka_bootstrap, client_id="billing-bench") as reader:
             live = LiveCatalogue(reader, settings.topics.tariffs)
             async with live.following() as following:
                 await live.ready(following)
-                functions = Functions(client, settings.key_space)
                 yield Parts(settings, reader, live, functions)
     finally:
+        functions.close()
         await client.aclose()

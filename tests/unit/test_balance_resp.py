@@ -1,10 +1,10 @@
-"""Redis's protocol as admission reads it: whatever pieces an answer arrives in."""
+"""Redis's protocol as calls of functions read it: whatever pieces an answer arrives in."""
 
 from __future__ import annotations
 
 import pytest
 
-from billing.admission.resp import Failed, Incomplete, Unexpected, pack, parse
+from billing.balance.resp import Failed, Incomplete, Unexpected, pack, parse
 
 REPLIES: list[tuple[bytes, object]] = [
     (b"$3\r\nabc\r\n", b"abc"),

@@ -1,9 +1,9 @@
-"""Read-only calls over one connection to a server, all under way at the same time.
+"""Calls over one connection to a server, all under way at the same time.
 
-redis-py takes a connection for each call and reads its reply line by line, which costs more than all else that a
-request does. Here it only makes the connection (address, TLS, password, Sentinel); then commands are written as they
-come, and replies belong to them in order. For reads alone: one that nobody waits for any more is answered to nobody, so
-a deadline costs the connection nothing; of a write the outcome would be unknown.
+redis-py takes a connection for each call, packs it in Python and reads its reply line by line: 190 us of CPU a call,
+here 50. Here it only makes the connection (address, TLS, password, Sentinel); then commands are written as they come,
+and replies belong to them in order. A call that nobody waits for any more is answered to nobody: a deadline costs the
+others nothing, and whether a write was done is for positions to say, as after any call without an answer (S01).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 from redis._parsers.base import BaseParser
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError
 
-from billing.admission.resp import Failed, Incomplete, Unexpected, parse
+from billing.balance.resp import Failed, Incomplete, Unexpected, parse
 
 
 class Pipelined:
@@ -118,6 +119,8 @@ class _Wire(asyncio.Protocol):
             return
         if isinstance(reply, Failed):
             reply = BaseParser.parse_error(reply.message)  # type: ignore[no-untyped-call]  # redis-py
+            if isinstance(reply, ReadOnlyError):  # no primary any more: the next connection may lead to the new one
+                self.drop()
         if isinstance(reply, Exception):
             future.set_exception(reply)
         else:
