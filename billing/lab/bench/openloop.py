@@ -8,8 +8,11 @@ with the first look that sees the store's position behind the record, so it is u
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
@@ -42,18 +45,19 @@ async def publish_and_see(
     watching = _Watcher(look, look_every_seconds)
     task = asyncio.create_task(watching.run())
     try:
-        await sender.run()
-        ends = await sender.acknowledged()
-        await until(
-            lambda: watching.passed(ends) or task.done(), "everything to be applied", timeout_seconds=PATIENCE_SECONDS
-        )
+        with collector_off():  # it would stop looks and sending for a tenth of a second at a time
+            await sender.run()
+            ends = await sender.ends()
+            await until(
+                lambda: watching.passed(ends) or task.done(), "all to be applied", timeout_seconds=PATIENCE_SECONDS
+            )
     finally:
         task.cancel()
         await asyncio.wait({task})
     if not task.cancelled():
         task.result()
     found: list[float] = []
-    for partition, bursts in enumerate(sender.bursts):
+    for partition, bursts in enumerate(await sender.bursts()):
         counted = [burst for burst in bursts if burst.intended[0] >= sender.began + skip_seconds]
         found += latencies(counted, watching.sightings(partition))
     looks = watching.looks
@@ -62,8 +66,20 @@ async def publish_and_see(
     return Outcome(sorted(found), per_second_applied, look_seconds, sender.late_seconds)
 
 
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """No garbage is looked for; what there is now, never again."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 class _Sender:
-    """`bursts` by partition, known once they are acknowledged."""
+    """Sends what is due in batches, by partition."""
 
     def __init__(
         self, producer: AIOKafkaProducer, topic: str, lines: Sequence[Sequence[Line]], per_second: float
@@ -73,8 +89,7 @@ class _Sender:
         self._lines = lines
         self._gap = len(lines) / per_second  # between two records of one partition
         self._headers = list(CLOUDEVENTS_HEADERS)
-        self._sent: list[list[tuple[asyncio.Future[object], int, int]]] = [[] for _ in lines]
-        self.bursts: list[list[Burst]] = [[] for _ in lines]
+        self._sent: list[list[tuple[asyncio.Future[Any], int, int]]] = [[] for _ in lines]
         self.began = 0.0
         self.late_seconds = 0.0
 
@@ -109,19 +124,23 @@ class _Sender:
             self._sent[partition].append((future, begin, at))
         return at
 
-    async def acknowledged(self) -> list[int]:
-        """Until all are; answers where each partition ends."""
+    async def ends(self) -> list[int]:
+        """Where each partition ends, once its last batch is acknowledged."""
         ends = []
-        for partition, sent in enumerate(self._sent):
-            end = 0
-            for future, begin, after in sent:
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    offset = (await future).offset  # type: ignore[attr-defined]  # aiokafka is untyped
-                intended = [self._due(partition, number) for number in range(begin, after)]
-                self.bursts[partition].append(Burst(offset, intended))
-                end = offset + after - begin
-            ends.append(end)
+        for future, begin, after in [sent[-1] for sent in self._sent]:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                ends.append((await future).offset + after - begin)
         return ends
+
+    async def bursts(self) -> list[list[Burst]]:
+        """What was sent, by partition. Work enough to be done when nothing is looked at any more."""
+        return [
+            [
+                Burst((await future).offset, [self._due(partition, number) for number in range(begin, after)])
+                for future, begin, after in sent
+            ]
+            for partition, sent in enumerate(self._sent)
+        ]
 
 
 class _Watcher:
