@@ -95,10 +95,12 @@ class Store:
         functions = PipelinedFunctions(client, KeySpace(name, 8, GENERATION_MS), library=name)
         store = Store(functions, backlog)
         try:
-            yield store
+            try:
+                yield store
+            finally:
+                await store.wipe()
+                await client.function_delete(name)
         finally:
-            await store.wipe()
-            await client.function_delete(name)
             functions.close()
             await client.aclose()
 

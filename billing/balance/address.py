@@ -56,17 +56,15 @@ class StoreAddress:
 
 def parse_address(url: str) -> StoreAddress:
     """Raises BadAddress."""
-    scheme, _, _ = url.partition("://")
+    scheme, _, location = url.partition("://")
     if scheme not in SCHEMES:
         raise BadAddress(f"begin with {', '.join(f'{name}://' for name in SCHEMES)}")
     if "+" not in scheme:
         return _server(url, scheme)
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise BadAddress("be a URL") from None
+    authority = re.split("[/?#]", location, maxsplit=1)[0]
+    parts = urlsplit("//host" + location[len(authority) :])  # several are refused by some versions, where one is IPv6
     sentinel = scheme.endswith("+sentinel")
-    login, _, hosts = parts.netloc.rpartition("@")
+    login, _, hosts = authority.rpartition("@")
     service, path = _service(parts.path) if sentinel else ("", _cluster_path(parts.path))
     options = parse_qsl(parts.query, keep_blank_values=True)
     own = dict(option for option in options if option[0] in _SENTINEL_LOGIN)

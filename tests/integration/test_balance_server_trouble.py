@@ -119,6 +119,7 @@ async def test_s10_a_truncated_aof_takes_balance_and_position_back_together(
             with aof.open("r+b") as file:
                 file.truncate(aof.stat().st_size - cut)
             server.start()
+            await store.client.connection_pool.disconnect()  # of the test's own look at the state
             claimed = await _claim(store)
             start = claimed.positions[TOPICS.usage].offset
             seen.add(start)

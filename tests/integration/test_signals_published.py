@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from balance_harness import PARTITION, START_MS, TOPICS, Store, batch, charge, e
 
 from billing.balance.publishing import SignalPublisher
 from billing.balance.store import RedisSink
+from billing.lab.waiting import until
 from billing.settings import Settings
 from billing.stream.kafka_reader import LogReader
 from billing.stream.log import LogAway
@@ -87,6 +89,8 @@ async def owning(store: Store, topic: str, publisher: Any, *, nonce: str = "n", 
         sink = RedisSink(store.functions, TOPICS, signals=signals)
         claimed = await sink.claim(PARTITION, nonce)
         assert isinstance(claimed, Claimed)
+        lane, now = signals._lanes[PARTITION], time.monotonic()
+        await until(lambda: lane.next_round_s > now, "what holds to be told again, as after each claim")
         yield Owned(store, sink, claimed.owner)
         assert not running.done(), running
     finally:
