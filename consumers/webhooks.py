@@ -1,7 +1,8 @@
 """Webhooks: the gateway's own word that a payment changed, or that money went back, over HTTP.
 
 Needs PostgreSQL and the payment gateway. No charge or credit needs it to be right, only to be seen sooner; refunds and
-disputes are booked by it. BILLING_STRIPE_WEBHOOK_SECRET is required.
+disputes are booked by it: as webhooks tell of them, and by a sweep of the gateway's lists at the start and then every
+BILLING_WEBHOOK_SWEEP_SECONDS. BILLING_STRIPE_WEBHOOK_SECRET is required.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from billing.stream.backoff import SystemClock
 from billing.webhooks.http import Endpoint, serving
 from billing.webhooks.notices import Notices
 from billing.webhooks.settings import WebhookSettings
+from billing.webhooks.sweep import Sweep
 from billing.webhooks.taken_back import StripeGoneBack
 
 log = structlog.get_logger(__name__)
@@ -43,10 +45,16 @@ async def webhooks(process: Process) -> int:
     try:
         store, gateway = RechargeStore(pool), CountedGateway(payments)
         notices = Notices(store, gateway, gone_back, PaymentSweep(store, gateway, SystemClock()))
+        sweep = Sweep(store, gone_back, notices, SystemClock(), window_days=own.sweep_days)
         async with serving(Endpoint(notices, own.secrets), own.host, own.port) as port:
             log.info("webhooks.listening", host=own.host, port=port)
-            process.health = lambda: {"healthy": True, "webhook_port": port}
-            await process.stopping.wait()
+            process.health = lambda: {"healthy": True, "webhook_port": port, "last_sweep": sweep.last}
+            sweeping = asyncio.create_task(sweep.run(own.sweep_every_s), name="sweep")
+            try:
+                await process.stopping.wait()
+            finally:
+                sweeping.cancel()
+                await asyncio.wait({sweeping})
     except CannotListen as error:
         raise Refusal(str(error)) from error
     finally:

@@ -12,3 +12,8 @@ REQUESTS = Counter("billing_webhook_requests_total", "Requests", ["outcome"])
 # entries booked because the gateway says that money went back (refund, dispute) or came again (refund_failed,
 # dispute_won)
 BOOKED = Counter("billing_webhook_booked_total", "Entries booked", ["kind"])
+
+# sweeps of the gateway's refunds and disputes by how they ended: complete; partial (more are listed than a sweep looks
+# at, or one could not be read or is of a payment not credited yet); gateway_away or ledger_away (the next one comes);
+# failed (a bug: the log has a traceback)
+SWEEPS = Counter("billing_webhook_sweeps_total", "Sweeps of refunds and disputes", ["outcome"])

@@ -35,6 +35,10 @@ STRANGERS_PER_S, STRANGERS_AT_ONCE = 5.0, 20
 
 Outcome: TypeAlias = Literal["passed", "looked_at", "again", "left_to_sweep"]
 
+Books: TypeAlias = Literal["booked", "unbooked", "uncredited"]
+"""What the ledger has of what went back: all of it; not all, and nothing more can be booked (its going was not booked,
+or a person must look); nothing yet, because the payment itself is not credited."""
+
 
 class Allowance:
     """So many a second, and at most `most` at once. `clock` gives seconds."""
@@ -72,7 +76,25 @@ class Notices:
             return "passed"
         if notice.kind == "payment":
             return await self._payment(notice.payment)
-        return await self._taken_back(notice.payment)
+        found = await self.taken_back(notice.payment)
+        if found == "passed":
+            return "passed"
+        return "again" if found == "uncredited" or isinstance(found, NotRead) else "looked_at"
+
+    async def taken_back(self, payment: str) -> Books | Literal["passed"] | NotRead:
+        """Book what the gateway says went back of a payment, or came again, each once whoever asks for it: a webhook or
+        the sweep."""
+        stored = await self._store.find_by_payment(payment)
+        if stored is None:
+            return "passed"  # of another deployment, or nobody's: the sweep reports successes without an intent
+        found = await self._gone_back.gone_back(payment)
+        if isinstance(found, NotRead):
+            log.warning("webhook.not_read", intent=stored.id, reason=found.reason)
+            return found
+        books = {await self._book(stored, each) for each in found}
+        if "uncredited" in books:
+            return "uncredited"
+        return "unbooked" if "unbooked" in books else "booked"
 
     async def _payment(self, payment: str) -> Outcome:
         """A worker drives an open intent and reads the payment itself; else a success is credited as by the sweep.
@@ -95,22 +117,8 @@ class Notices:
                 return "passed"
         return "again"
 
-    async def _taken_back(self, payment: str) -> Outcome:
-        stored = await self._store.find_by_payment(payment)
-        if stored is None:
-            return "passed"  # of another deployment, or nobody's: the sweep reports successes without an intent
-        found = await self._gone_back.gone_back(payment)
-        if isinstance(found, NotRead):
-            log.warning("webhook.not_read", intent=stored.id, reason=found.reason)
-            return "again"
-        outcome: Outcome = "looked_at"
-        for each in found:
-            if not await self._book(stored, each):
-                outcome = "again"
-        return outcome
-
-    async def _book(self, stored: StoredIntent, gone: GoneBack) -> bool:
-        """Book it once; False where the payment itself must be booked first."""
+    async def _book(self, stored: StoredIntent, gone: GoneBack) -> Books:
+        """Book it once."""
         origin: TakenBack = "payment_refund" if gone.kind in {"refund", "refund_failed"} else "chargeback"
         reason = f"{gone.kind.replace('_', ' ')} {gone.id} of payment {stored.intent.payment_id}"
         answer: TakenBackAnswer | NotTaken
@@ -125,13 +133,16 @@ class Notices:
             case Booked(repeated=False):
                 metrics.BOOKED.labels(gone.kind).inc()
                 log.warning("webhook.booked", account=stored.account, intent=stored.id, kind=gone.kind)
-            case Booked() | NotTaken():  # nothing is to be done where its going was never booked
-                pass
+                return "booked"
+            case Booked():
+                return "booked"
+            case NotTaken():  # nothing is to be done where its going was never booked
+                return "unbooked"
             case NotCredited():
-                return False
-            case _:  # more than the payment, say, or booked by hand with another amount: a person must look
-                await _report(self._store.pool, stored, gone, type(answer).__name__)
-        return True
+                return "uncredited"
+        # more than the payment, say, or booked by hand with another amount: a person must look
+        await _report(self._store.pool, stored, gone, type(answer).__name__)
+        return "unbooked"
 
 
 async def _report(pool: Pool, stored: StoredIntent, gone: GoneBack, why: str) -> None:

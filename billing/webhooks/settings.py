@@ -16,17 +16,20 @@ _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})")
 @dataclass(frozen=True, slots=True)
 class WebhookSettings:
     """Where to listen (`port` 0 takes a free one), the endpoint's signing secrets (two while one replaces the other),
-    and the gateway that everything is read back from."""
+    the gateway that everything is read back from, the pause between two sweeps in seconds, and how old refunds and
+    disputes may be that a sweep looks at, in days."""
 
     host: str
     port: int
     secrets: tuple[str, ...] = field(repr=False)
     stripe: StripeSettings
+    sweep_every_s: int = 3600
+    sweep_days: int = 90
 
     @staticmethod
     def from_env(environ: Mapping[str, str] = os.environ) -> WebhookSettings:
-        """BILLING_STRIPE_WEBHOOK_SECRET, BILLING_WEBHOOK_ADDRESS and the gateway's. Raises SettingError naming the
-        first that is missing or malformed."""
+        """BILLING_STRIPE_WEBHOOK_SECRET, BILLING_WEBHOOK_ADDRESS, _SWEEP_SECONDS and _SWEEP_DAYS, and the gateway's.
+        Raises SettingError naming the first that is missing or malformed."""
         address = environ.get("BILLING_WEBHOOK_ADDRESS", "").strip() or "127.0.0.1:8081"
         parts = _ADDRESS.fullmatch(address)
         if parts is None or int(parts[3]) > 65535:
@@ -36,4 +39,15 @@ class WebhookSettings:
             raise SettingError("BILLING_STRIPE_WEBHOOK_SECRET is not set")
         if not all(re.fullmatch(r"whsec_[A-Za-z0-9+/=_-]{16,255}", secret) for secret in secrets):  # not repeated
             raise SettingError("BILLING_STRIPE_WEBHOOK_SECRET must be whsec_…, or two of them with a comma between")
-        return WebhookSettings(parts[1] or parts[2], int(parts[3]), secrets, StripeSettings.from_env(environ))
+        return WebhookSettings(
+            *(parts[1] or parts[2], int(parts[3]), secrets, StripeSettings.from_env(environ)),
+            sweep_every_s=_whole(environ, "BILLING_WEBHOOK_SWEEP_SECONDS", 3600, 86_400),
+            sweep_days=_whole(environ, "BILLING_WEBHOOK_SWEEP_DAYS", 90, 365),
+        )
+
+
+def _whole(environ: Mapping[str, str], name: str, default: int, most: int) -> int:
+    value = environ.get(name, "").strip() or str(default)
+    if not re.fullmatch(r"[0-9]{1,6}", value) or not 1 <= int(value) <= most:
+        raise SettingError(f"{name} must be a whole number from 1 to {most}, got {value[:64]!r}")
+    return int(value)

@@ -1,18 +1,20 @@
-"""What went back of a payment, as the gateway has it now: refunds and disputes. Read, never believed from a webhook."""
+"""What went back, as the gateway has it now: refunds and disputes, of one payment or the newest of all. Read, never
+believed from a webhook."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import stripe
+from stripe.params import DisputeListParams, RefundListParams
 
 from billing.recharge.stripe_http import StripeHttp
 from billing.recharge.stripe_settings import StripeSettings
 
-LISTED = 100  # of each, per payment
+LISTED = 100  # of each, per payment; also the length of a page of all, the longest that the gateway gives
 
 # a dispute of which the bank has the money; a warning is an inquiry, which moves none, nor does one that was prevented
 _WITHDRAWN = frozenset(
@@ -22,7 +24,11 @@ _WITHDRAWN = frozenset(
 # a refund that does not reach the customer, perhaps after it had succeeded; the gateway gives us the money again
 _FAILED = frozenset({"failed", "canceled"})
 
+# why one payment is not read though the gateway answers; whatever else: it is away, or does not let us in
+_OF_THIS_ONE = frozenset({"not_found", "rejected", "too_many", "unreadable"})
+
 Kind: TypeAlias = Literal["refund", "refund_failed", "dispute", "dispute_won"]
+ListKind: TypeAlias = Literal["refunds", "disputes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +47,44 @@ class NotRead:
 
     reason: str
 
+    @property
+    def away(self) -> bool:
+        """Whether other payments cannot be read now either."""
+        return self.reason not in _OF_THIS_ONE
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A refund or dispute in the gateway's list. `status`: the gateway's word for it now; `payment` None: it is of a
+    charge that no payment made."""
+
+    id: str
+    status: str
+    payment: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """Refunds or disputes, newest first. `next_after` is the cursor of the next, older page, None at the end."""
+
+    listed: tuple[Listed, ...]
+    next_after: str | None
+
 
 class GoneBackReader(Protocol):
     """What the service needs of the gateway beside its payments."""
 
     async def gone_back(self, payment: str) -> tuple[GoneBack, ...] | NotRead:
         """Everything that went back of `payment`. Has a deadline of its own."""
+        ...
+
+
+class GoneBackLists(Protocol):
+    """What the sweep needs of the gateway."""
+
+    async def recent(self, kind: ListKind, since_s: int, after: str | None = None) -> ListedPage | NotRead:
+        """A page of all refunds or disputes created since then (seconds since 1970), whatever has become of them.
+        Has a deadline of its own."""
         ...
 
 
@@ -75,8 +113,19 @@ class _Disputes(msgspec.Struct):
     has_more: bool
 
 
+class _Entry(msgspec.Struct):
+    id: str
+    status: str | None = None  # null for some refunds
+    payment_intent: str | None = None
+
+
+class _Page(msgspec.Struct):
+    data: list[_Entry]
+    has_more: bool
+
+
 class StripeGoneBack:
-    """A GoneBackReader over Stripe's official client. Close it when done."""
+    """A GoneBackReader and GoneBackLists over Stripe's official client. Close it when done."""
 
     def __init__(self, settings: StripeSettings, *, deadline_ms: int) -> None:
         self._deadline_s = deadline_ms / 1000
@@ -97,16 +146,48 @@ class StripeGoneBack:
             async with asyncio.timeout(self._deadline_s):
                 refunds = await self._refunds.list_async({"payment_intent": payment, "limit": LISTED})
                 disputes = await self._disputes.list_async({"payment_intent": payment, "limit": LISTED})
-        except stripe.InvalidRequestError as error:
-            return NotRead("not_found" if error.code == "resource_missing" else "rejected")
-        except stripe.StripeError as error:
-            return NotRead(f"http_{error.http_status}")
-        except TimeoutError:
-            return NotRead("timeout")
+        except Exception as error:
+            return _not_read(error)
         try:
             return _gone_back(_body(refunds), _body(disputes))
         except msgspec.MsgspecError:
             return NotRead("unreadable")
+
+    async def recent(self, kind: ListKind, since_s: int, after: str | None = None) -> ListedPage | NotRead:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                answer = await self._list(kind, since_s, after)
+        except Exception as error:
+            return _not_read(error)
+        try:
+            page = msgspec.json.decode(_body(answer), type=_Page)
+        except msgspec.MsgspecError:
+            return NotRead("unreadable")
+        listed = tuple(Listed(each.id, each.status or "", each.payment_intent) for each in page.data)
+        return ListedPage(listed, listed[-1].id if page.has_more and listed else None)
+
+    async def _list(self, kind: ListKind, since_s: int, after: str | None) -> object:
+        if kind == "refunds":
+            refunds: RefundListParams = {"created": {"gte": since_s}, "limit": LISTED}
+            if after is not None:
+                refunds["starting_after"] = after
+            return await self._refunds.list_async(refunds)
+        disputes: DisputeListParams = {"created": {"gte": since_s}, "limit": LISTED}
+        if after is not None:
+            disputes["starting_after"] = after
+        return await self._disputes.list_async(disputes)
+
+
+def _not_read(error: Exception) -> NotRead:
+    """Why a call brought nothing."""
+    match error:
+        case stripe.InvalidRequestError():
+            return NotRead("not_found" if error.code == "resource_missing" else "rejected")
+        case stripe.StripeError():
+            return NotRead(f"http_{error.http_status}")
+        case TimeoutError():
+            return NotRead("timeout")
+    return NotRead("unreadable")  # the SDK trips over some bodies that are JSON but not Stripe's (16.1)
 
 
 def _gone_back(refunds: str, disputes: str) -> tuple[GoneBack, ...] | NotRead:
@@ -122,6 +203,6 @@ def _gone_back(refunds: str, disputes: str) -> tuple[GoneBack, ...] | NotRead:
     return tuple(found)
 
 
-def _body(answer: Any) -> str:
-    response = answer.last_response
+def _body(answer: object) -> str:
+    response = getattr(answer, "last_response", None)  # a body that is JSON but no object comes as a list or None
     return "" if response is None else str(response.body)

@@ -12,6 +12,7 @@ import pytest
 from billing.recharge.gateway import Conflict, NotFound, Ok, Rejected, Unknown
 from billing.recharge.stripe_gateway import StripeGateway
 from billing.recharge.stripe_settings import StripeSettings
+from billing.webhooks.taken_back import Listed, ListedPage, NotRead, StripeGoneBack
 
 INTENT = (
     '{"id":"pi_1","object":"payment_intent","status":"succeeded","amount":5,"currency":"usd","created":1,'
@@ -20,8 +21,8 @@ INTENT = (
 
 
 @asynccontextmanager
-async def answering(raw: bytes, *, then_wait: bool = False) -> AsyncIterator[StripeGateway]:
-    """A gateway whose server reads a request, sends `raw`, and hangs up or says nothing more."""
+async def strange_server(raw: bytes, *, then_wait: bool = False) -> AsyncIterator[StripeSettings]:
+    """A server that reads a request, sends `raw`, and hangs up or says nothing more."""
     over = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -34,14 +35,23 @@ async def answering(raw: bytes, *, then_wait: bool = False) -> AsyncIterator[Str
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    gateway = StripeGateway(StripeSettings(f"http://127.0.0.1:{port}", "sk_test_0123456789"), deadline_ms=500)
     try:
-        yield gateway
+        yield StripeSettings(f"http://127.0.0.1:{port}", "sk_test_0123456789")
     finally:
-        await gateway.close()
         over.set()
         server.close()
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def answering(raw: bytes, *, then_wait: bool = False) -> AsyncIterator[StripeGateway]:
+    """A gateway whose server is such a one."""
+    async with strange_server(raw, then_wait=then_wait) as settings:
+        gateway = StripeGateway(settings, deadline_ms=500)
+        try:
+            yield gateway
+        finally:
+            await gateway.close()
 
 
 def http(status: int, body: str, *headers: str) -> bytes:
@@ -120,3 +130,30 @@ async def test_nobody_listening_is_unknown() -> None:
 async def test_an_id_cannot_lead_to_another_address() -> None:
     async with answering(http(404, failed("invalid_request_error", "resource_missing"))) as gateway:
         assert await gateway.read("../customers?x=") == NotFound("../customers?x=")
+
+
+LISTED = '{"object":"list","data":[{"id":"re_1","status":null}],"has_more":false}'
+
+
+@pytest.mark.parametrize(
+    ("raw", "outcome"),
+    [
+        (http(200, LISTED), ListedPage((Listed("re_1", "", None),), None)),
+        (http(200, '{"object":"list","data":[],"has_more":true}'), ListedPage((), None)),
+        (http(200, '{"object":"list","data":[{}],"has_more":false}'), NotRead("unreadable")),
+        (http(200, "[]"), NotRead("unreadable")),
+        (http(200, "<html>"), NotRead("http_200")),
+        (http(400, failed("invalid_request_error", "resource_missing")), NotRead("not_found")),
+        (http(401, failed("invalid_request_error")), NotRead("http_401")),
+        (http(429, failed("invalid_request_error")), NotRead("http_429")),
+        (http(503, ""), NotRead("http_503")),
+        (b"", NotRead("http_None")),
+    ],
+)
+async def test_s34_a_list_of_refunds_is_a_page_or_why_there_is_none(raw: bytes, outcome: ListedPage | NotRead) -> None:
+    async with strange_server(raw) as settings:
+        lists = StripeGoneBack(settings, deadline_ms=500)
+        try:
+            assert await lists.recent("refunds", 0) == outcome
+        finally:
+            await lists.close()

@@ -19,7 +19,8 @@ CUSTOMERS = ("cus_a", "cus_b")
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
-    """Ten payments pi_0 … pi_9, one a second from 100 on, customers in turn."""
+    """Ten payments pi_0 … pi_9, one a second from 100 on, customers in turn; a refund and a dispute of each of the
+    first five, a minute later."""
     store = Store(tmp_path)
     for customer in CUSTOMERS:
         store.db.execute("INSERT INTO customers (id, created, metadata) VALUES (?, 0, '{}')", (customer,))
@@ -28,6 +29,18 @@ def api(tmp_path: Path) -> Iterator[Api]:
             "INSERT INTO payment_intents (id, created, amount, currency, customer, metadata, status)"
             " VALUES (?, ?, 100, 'usd', ?, '{}', 'requires_payment_method')",
             (f"pi_{i}", 100 + i, CUSTOMERS[i % 2]),
+        )
+    for i in range(5):
+        of = (160 + i, f"pi_{i}", f"ch_{i}")
+        store.db.execute(
+            "INSERT INTO refunds (id, created, payment_intent, charge, amount, currency, metadata)"
+            " VALUES (?, ?, ?, ?, 1, 'usd', '{}')",
+            (f"re_{i}", *of),
+        )
+        store.db.execute(
+            "INSERT INTO disputes (id, created, payment_intent, charge, amount, currency, status)"
+            " VALUES (?, ?, ?, ?, 1, 'usd', 'needs_response')",
+            (f"dp_{i}", *of),
         )
     yield _Keyed(store)
     store.close()
@@ -47,8 +60,8 @@ def ask(api: Any, query: str, path: str = "/v1/payment_intents") -> tuple[int, A
     return reply.answer.status, json.loads(reply.answer.body)
 
 
-def listed(api: Any, query: str) -> tuple[str, bool]:
-    status, content = ask(api, query)
+def listed(api: Any, query: str, path: str = "/v1/payment_intents") -> tuple[str, bool]:
+    status, content = ask(api, query, path)
     assert status == 200
     return "".join(item["id"][3:] for item in content["data"]), content["has_more"]
 
@@ -72,6 +85,14 @@ def listed(api: Any, query: str) -> tuple[str, bool]:
 )
 def test_a_list_is_newest_first_and_paged_both_ways(api: Api, query: str, ids: str, has_more: bool) -> None:
     assert listed(api, query) == (ids, has_more)
+
+
+@pytest.mark.parametrize(("path", "prefix"), [("/v1/refunds", "re"), ("/v1/disputes", "dp")])
+def test_refunds_and_disputes_are_listed_over_all_payments(api: Api, path: str, prefix: str) -> None:
+    assert listed(api, "", path) == ("43210", False)
+    assert listed(api, "created[gte]=161&limit=2", path) == ("43", True)
+    assert listed(api, f"created[gte]=161&limit=2&starting_after={prefix}_3", path) == ("21", False)
+    assert listed(api, "payment_intent=pi_2", path) == ("2", False)
 
 
 @pytest.mark.parametrize(

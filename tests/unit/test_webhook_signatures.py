@@ -78,11 +78,15 @@ GATEWAY = {"BILLING_STRIPE_API_BASE": "http://127.0.0.1:1", "BILLING_STRIPE_API_
 def test_settings_name_what_is_wrong_and_never_show_a_secret() -> None:
     good = WebhookSettings.from_env({**GATEWAY, "BILLING_STRIPE_WEBHOOK_SECRET": f"{SECRET}, {NEXT}"})
     assert (good.host, good.port, good.secrets) == ("127.0.0.1", 8081, (SECRET, NEXT))
+    assert (good.sweep_every_s, good.sweep_days) == (3600, 90)
     assert SECRET not in repr(good)
+    signed = {"BILLING_STRIPE_WEBHOOK_SECRET": SECRET}
     for wrong, named in (
         ({}, "BILLING_STRIPE_WEBHOOK_SECRET is not set"),
         ({"BILLING_STRIPE_WEBHOOK_SECRET": "hunter2"}, "BILLING_STRIPE_WEBHOOK_SECRET must be"),
         ({"BILLING_STRIPE_WEBHOOK_SECRET": SECRET, "BILLING_WEBHOOK_ADDRESS": "x"}, "BILLING_WEBHOOK_ADDRESS"),
+        ({**signed, "BILLING_WEBHOOK_SWEEP_SECONDS": "0"}, "SWEEP_SECONDS must be a whole number from 1 to 86400"),
+        ({**signed, "BILLING_WEBHOOK_SWEEP_DAYS": "1.5"}, "SWEEP_DAYS must be a whole number from 1 to 365"),
     ):
         with pytest.raises(SettingError, match=named) as raised:
             WebhookSettings.from_env({**GATEWAY, **wrong})
