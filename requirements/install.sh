@@ -21,15 +21,18 @@ sys.exit(sys.version_info < (3, 11) or any(not importlib.util.find_spec(name) fo
 pythons() { # NAME…: every python of these names
     for name in "$@"; do
         case $name in */*) echo "$name" && continue ;; esac
-        echo "$PATH" | tr ':' '\n' | while IFS= read -r folder; do
+        printf '%s\n' "$PATH" | tr ':' '\n' | while IFS= read -r folder; do
+            case $folder in "$venv" | "$venv"/*) continue ;; esac # it is made anew
             if [ -x "$folder/$name" ]; then echo "$folder/$name"; fi
         done
     done
 }
 
-pace() { # PYTHON: microseconds that it takes for a small piece of work, best of many
-    "$1" -c '
-import time
+pace() { # PYTHON MINOR: microseconds that it takes for a small piece of work, best of many; fails beyond 3.MINOR
+    "$1" -I -S -c '
+import sys, time
+if sys.version_info[:2] > (3, int(sys.argv[1])):
+    sys.exit(1)
 class Record:
     __slots__ = ("name", "number")
     def __init__(self, name, number):
@@ -42,20 +45,22 @@ def work():
             found[record.name] = record.number
     return time.perf_counter() - began
 print(round(1e6 * min(work() for _ in range(60))))
-'
+' "$2"
 }
 
-fastest() { # MODULE NAME…: of the fitting pythons that have it. How one was built decides more than its version
-    module=$1
-    shift
+fastest() { # MODULE MINOR NAME…: of the fitting pythons that have it. How one was built decides more than its version
+    module=$1 minor=$2
+    shift 2
     { pythons "$@" && pythons "$@"; } | while IFS= read -r each; do
-        if fit "$each" venv "$module"; then echo "$(pace "$each") $each"; fi
-    done | sort -n | sed -n '1s/^[0-9]* //p'
+        if fit "$each" venv "$module" </dev/null && speed=$(pace "$each" "$minor" </dev/null 2>/dev/null); then
+            echo "$speed $each"
+        fi
+    done | grep '^[0-9][0-9]* .' | sort -n | sed -n '1s/^[0-9]* //p'
 }
 
 find_python() { # MODULE: sets $base
-    base=$(fastest "$1" ${PYTHON:-python3.13 python3.12 python3.11 python3})
-    [ -n "$base" ] || base=$(fastest "$1" ${PYTHON:-python3.14 python3.15})
+    base=$(fastest "$1" 13 ${PYTHON:-python3.13 python3.12 python3.11 python3})
+    [ -n "$base" ] || base=$(fastest "$1" 99 ${PYTHON:-python3 python3.14 python3.15}) # not tried with our packages
     [ -n "$base" ]
 }
 
@@ -79,7 +84,7 @@ make_venv() {
     options=
     find_python ensurepip || { find_python pip && options=--without-pip; } || refuse
     say "new environment in .venv with $("$base" -c 'import sys; print(sys.executable, sys.version.split()[0])')," \
-        "the fastest here (PYTHON=… takes another)"
+        "the fastest of ${PYTHON:-those on the path (PYTHON=… names others)}"
     rm -rf "$venv"
     "$base" -m venv $options "$venv"
     touch "$venv/.made"

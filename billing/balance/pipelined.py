@@ -21,14 +21,15 @@ from billing.balance.resp import Failed, Incomplete, Unexpected, parse
 
 
 class Pipelined:
-    """One server. Connects when first used, and again when the connection was lost, or has been silent for
-    `silent_s` while something was asked. Close it when done."""
+    """One server. Connects when first used, and again when the connection was lost, or has left a call without an
+    answer for `silent_s`. Close it when done."""
 
     def __init__(self, node: Redis, *, silent_s: float) -> None:
         self._node = node
         self._silent_s = silent_s
         self._wire: _Wire | None = None
         self._connecting: asyncio.Task[_Wire] | None = None
+        self._closed = False
 
     async def ask(self, command: bytes) -> Any:
         """The reply to a packed command. Raises what the client raises. The deadline is the caller's."""
@@ -38,24 +39,33 @@ class Pipelined:
         return await wire.ask(command)
 
     def close(self) -> None:
-        """Drop the connection: what is under way fails."""
+        """Drop the connection: what is under way fails, and so does what is asked from now on."""
+        self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
         if self._wire is not None:
             self._wire.drop()
 
     async def _connected(self) -> _Wire:
+        if self._closed:
+            raise RedisConnectionError("closed")
         if self._connecting is None:
             if self._wire is not None:
                 self._wire.drop()
             self._connecting = asyncio.create_task(self._connect(), name="balance store")
             self._connecting.add_done_callback(self._ended)
-        return await asyncio.shield(self._connecting)
+        connecting = self._connecting
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            if connecting.cancelled():  # by `close`
+                raise RedisConnectionError("closed") from None
+            raise
 
     async def _connect(self) -> _Wire:
         connection = self._node.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py
         try:
-            await connection.connect()
+            await _greet(connection)
             wire = self._wire = _Wire(connection)
         except BaseException:
             await connection.disconnect(nowait=True)
@@ -68,11 +78,17 @@ class Pipelined:
             task.exception()  # seen, though everybody who waited for it may be gone
 
 
+async def _greet(connection: Any) -> None:
+    await connection.connect()
+    if await connection.can_read():  # it has ended, or half a push is here, whose rest would be taken for replies
+        raise RedisConnectionError("more than the greeting came")
+
+
 class _Wire(asyncio.Protocol):
     """A connection that redis-py made and greeted, taken over."""
 
     def __init__(self, connection: Any) -> None:
-        self._writer = connection._writer  # kept: it closes its transport when it goes
+        self._writer = connection._writer  # kept: later versions of it close their transport when they go
         connection._reader = connection._writer = None  # its own reading of the socket has ended
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
@@ -87,6 +103,9 @@ class _Wire(asyncio.Protocol):
 
     def ask(self, command: bytes) -> asyncio.Future[Any]:
         future = self._loop.create_future()
+        if self._transport.is_closing():  # lost before the first call came: uvloop would raise, TLS would say nothing
+            future.set_exception(RedisConnectionError("closed by the server"))
+            return future
         self._waiting.append((self._loop.time(), future))
         self._transport.write(command)
         return future
@@ -114,13 +133,13 @@ class _Wire(asyncio.Protocol):
             self._answer(RedisConnectionError(type(exc).__name__ if exc else "closed by the server"))
 
     def _answer(self, reply: Any) -> None:
-        _, future = self._waiting.popleft()
-        if future.done():  # its deadline has passed
-            return
         if isinstance(reply, Failed):
             reply = BaseParser.parse_error(reply.message)  # type: ignore[no-untyped-call]  # redis-py
             if isinstance(reply, ReadOnlyError):  # no primary any more: the next connection may lead to the new one
                 self.drop()
+        _, future = self._waiting.popleft()
+        if future.done():  # its deadline has passed
+            return
         if isinstance(reply, Exception):
             future.set_exception(reply)
         else:

@@ -35,6 +35,14 @@ def pack(arguments: Iterable[str | bytes | int]) -> bytes:
 def parse(data: bytes, at: int) -> tuple[Any, int]:
     """The reply that begins at `at`, and where the next one does: bytes, int, None, a list of them, or Failed. Raises
     Incomplete, Unexpected. A push is skipped."""
+    while True:
+        value, at, kind = _one(data, at)
+        if kind != _PUSH:
+            return value, at
+
+
+def _one(data: bytes, at: int) -> tuple[Any, int, int]:
+    """What begins at `at`, where the next begins, and its kind."""
     end = data.find(b"\r\n", at)
     if end < 0:
         raise Incomplete
@@ -42,17 +50,17 @@ def parse(data: bytes, at: int) -> tuple[Any, int]:
     if kind == _BULK:
         stop = after + int(data[at + 1 : end])
         if stop < after:
-            return None, after
+            return None, after, kind
         if len(data) < stop + 2:
             raise Incomplete
-        return data[after:stop], stop + 2
+        return data[after:stop], stop + 2, kind
     if kind not in {_ARRAY, _PUSH}:
-        return _line(kind, data[at + 1 : end]), after
+        return _line(kind, data[at + 1 : end]), after, kind
     items = []
     for _ in range(int(data[at + 1 : end])):
-        item, after = parse(data, after)
+        item, after, _ = _one(data, after)
         items.append(item)
-    return (items, after) if kind == _ARRAY else parse(data, after)
+    return items, after, kind
 
 
 def _line(kind: int, text: bytes) -> bytes | int | Failed | None:

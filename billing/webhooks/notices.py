@@ -86,7 +86,7 @@ class Notices:
         the sweep."""
         stored = await self._store.find_by_payment(payment)
         if stored is None:
-            return "passed"  # of another deployment, or nobody's: the sweep reports successes without an intent
+            return "passed"  # of another deployment, or nobody's: PaymentSweep reports successes without an intent
         found = await self._gone_back.gone_back(payment)
         if isinstance(found, NotRead):
             log.warning("webhook.not_read", intent=stored.id, reason=found.reason)

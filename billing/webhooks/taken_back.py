@@ -9,10 +9,13 @@ from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import stripe
+import structlog
 from stripe.params import DisputeListParams, RefundListParams
 
 from billing.recharge.stripe_http import StripeHttp
 from billing.recharge.stripe_settings import StripeSettings
+
+log = structlog.get_logger(__name__)
 
 LISTED = 100  # of each, per payment; also the length of a page of all, the longest that the gateway gives
 
@@ -90,7 +93,7 @@ class GoneBackLists(Protocol):
 
 class _Refund(msgspec.Struct):
     id: str
-    status: str
+    status: str | None  # null for some refunds
     amount: int
 
 
@@ -163,6 +166,8 @@ class StripeGoneBack:
             page = msgspec.json.decode(_body(answer), type=_Page)
         except msgspec.MsgspecError:
             return NotRead("unreadable")
+        if page.has_more and not page.data:
+            return NotRead("unreadable")
         listed = tuple(Listed(each.id, each.status or "", each.payment_intent) for each in page.data)
         return ListedPage(listed, listed[-1].id if page.has_more and listed else None)
 
@@ -187,6 +192,7 @@ def _not_read(error: Exception) -> NotRead:
             return NotRead(f"http_{error.http_status}")
         case TimeoutError():
             return NotRead("timeout")
+    log.warning("webhook.unreadable", error=f"{type(error).__name__}: {str(error)[:200]}")
     return NotRead("unreadable")  # the SDK trips over some bodies that are JSON but not Stripe's (16.1)
 
 

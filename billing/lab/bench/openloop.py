@@ -127,9 +127,12 @@ class _Sender:
     async def ends(self) -> list[int]:
         """Where each partition ends, once its last batch is acknowledged."""
         ends = []
-        for future, begin, after in [sent[-1] for sent in self._sent]:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                ends.append((await future).offset + after - begin)
+        for sent in self._sent:
+            end = 0
+            for future, begin, after in sent[-1:]:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    end = (await future).offset + after - begin
+            ends.append(end)
         return ends
 
     async def bursts(self) -> list[list[Burst]]:
