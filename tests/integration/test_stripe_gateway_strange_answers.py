@@ -139,7 +139,8 @@ LISTED = '{"object":"list","data":[{"id":"re_1","status":null}],"has_more":false
     ("raw", "outcome"),
     [
         (http(200, LISTED), ListedPage((Listed("re_1", "", None),), None)),
-        (http(200, '{"object":"list","data":[],"has_more":true}'), ListedPage((), None)),
+        (http(200, '{"object":"list","data":[],"has_more":false}'), ListedPage((), None)),
+        (http(200, '{"object":"list","data":[],"has_more":true}'), NotRead("unreadable")),  # more of what?
         (http(200, '{"object":"list","data":[{}],"has_more":false}'), NotRead("unreadable")),
         (http(200, "[]"), NotRead("unreadable")),
         (http(200, "<html>"), NotRead("http_200")),

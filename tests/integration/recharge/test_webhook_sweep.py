@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -112,7 +114,7 @@ async def test_s34_a_sweep_ends_while_the_gateway_or_the_ledger_is_away_and_the_
     before = {outcome: swept(outcome) for outcome in ("gateway_away", "ledger_away", "complete")}
     unheard.reader.before = unheard.sandbox.kill  # after it has listed
     assert await unheard.sweep.sweep() == "gateway_away"
-    assert unheard.reader.reads == 1
+    assert unheard.reader.reads == 2  # one payment alone would say little
     unheard.reader.before = lambda: None
     assert await unheard.sweep.sweep() == "gateway_away"
     folder, port = unheard.sandbox.folder, unheard.sandbox.port
@@ -124,6 +126,23 @@ async def test_s34_a_sweep_ends_while_the_gateway_or_the_ledger_is_away_and_the_
         assert await unheard.entries(account) == [("payment_refund", -7 * UNIT)]
     grown = {outcome: swept(outcome) - count for outcome, count in before.items()}
     assert grown == {"gateway_away": 2, "ledger_away": 1, "complete": 1}
+
+
+async def test_s34_a_payment_that_cannot_be_read_hides_no_other(unheard: Unheard) -> None:
+    for account in ("acme", "bella"):
+        await unheard.refund(await unheard.paid(account), 700)
+    unheard.reader._deadline_s = 0.5
+
+    def silent_at_the_first() -> None:
+        os.kill(unheard.sandbox.pid, signal.SIGSTOP if unheard.reader.reads == 1 else signal.SIGCONT)
+
+    unheard.reader.before = silent_at_the_first
+    assert await unheard.sweep.sweep() == "partial"
+    booked = [account for account in ("acme", "bella") if await unheard.entries(account)]
+    assert len(booked) == 1
+    assert await unheard.sweep.sweep() == "complete"
+    for account in ("acme", "bella"):
+        assert await unheard.entries(account) == [("payment_refund", -7 * UNIT)]
 
 
 async def test_s34_what_went_back_of_a_payment_that_is_not_credited_waits_for_the_credit(unheard: Unheard) -> None:
