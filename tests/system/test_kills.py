@@ -42,6 +42,7 @@ async def test_s04_a_consumer_killed_in_the_middle_goes_on_from_its_sink_s_posit
         assert found.failed == []
 
 
+@pytest.mark.slow
 async def test_the_relay_killed_in_the_middle_loses_and_repeats_no_entry(
     settings: Settings, make_traffic: MakeTraffic, run_pipeline: RunPipeline
 ) -> None:

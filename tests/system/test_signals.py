@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 
+import pytest
 from system_harness import RunPipeline
 
 from billing.lab.pipeline import Pipeline
@@ -42,6 +43,7 @@ async def _signals(pipeline: Pipeline) -> dict[str, list[Signal]]:
     return found
 
 
+@pytest.mark.slow
 async def test_s25_s04_low_and_exhausted_accounts_are_signalled_though_the_owner_is_killed(
     settings: Settings, run_pipeline: RunPipeline
 ) -> None:
