@@ -86,13 +86,13 @@ class Settings:
             redis_url=_store(environ),
             postgres_dsn=_url(environ, "BILLING_POSTGRES_DSN", ("postgresql", "postgres")),
             namespace=_namespace(environ),
-            partitions=_integer(environ, "BILLING_PARTITIONS", 8, 1, 1024),
+            partitions=whole_number(environ, "BILLING_PARTITIONS", 8, 1, 1024),
             metrics_port=_port(environ),
-            proof_replicas=_integer(environ, "BILLING_PROOF_REPLICAS", 0, 0, 16),
-            proof_aof=bool(_integer(environ, "BILLING_PROOF_AOF", 0, 0, 1)),
+            proof_replicas=whole_number(environ, "BILLING_PROOF_REPLICAS", 0, 0, 16),
+            proof_aof=bool(whole_number(environ, "BILLING_PROOF_AOF", 0, 0, 1)),
             postgres_owner_dsn=_owner(environ),
             generation_ms=1000
-            * _integer(environ, "BILLING_DEDUPE_GENERATION_SECONDS", GENERATION_MS // 1000, 5, 86_400),
+            * whole_number(environ, "BILLING_DEDUPE_GENERATION_SECONDS", GENERATION_MS // 1000, 5, 86_400),
         )
 
 
@@ -146,16 +146,17 @@ def _namespace(environ: Mapping[str, str]) -> str:
     return value
 
 
-def _integer(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+def whole_number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    """The setting `name`, `default` where it is not given. Raises SettingError for anything but low to high."""
     value = environ.get(name, "").strip()
     if not value:
         return default
-    if not re.fullmatch(r"\d{1,9}", value) or not low <= int(value) <= high:
-        raise SettingError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+    if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
+        raise SettingError(f"{name} must be a whole number from {low} to {high}, got {value[:64]!r}")
     return int(value)
 
 
 def _port(environ: Mapping[str, str]) -> int | None:
     if not environ.get("BILLING_METRICS_PORT", "").strip():
         return None
-    return _integer(environ, "BILLING_METRICS_PORT", 0, 0, 65535)
+    return whole_number(environ, "BILLING_METRICS_PORT", 0, 0, 65535)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, cast
 
 from redis.asyncio import Redis
@@ -42,7 +42,7 @@ class Functions:
     async def incarnation(self, partition: int) -> str | ReadOnly | Unavailable | Uninitialised:
         """The incarnation in force, "" where there is none."""
         meta = self.keys.meta(partition)
-        value = await self.at(meta, lambda node: node.hget(meta, "incarnation"))
+        value = await self.at(meta, lambda node: self._ask(node, "HGET", meta, "incarnation"))
         return value.decode() if isinstance(value, bytes) else value or ""
 
     async def call(
@@ -52,16 +52,14 @@ class Functions:
 
         The reply to a call that is cancelled or times out comes to nobody else (S39).
         """
+        head = ("FCALL_RO" if read_only else "FCALL", f"{self.library}_{name}", len(keys), *keys)
         given = (self.version, self.keys.partitions, self.keys.generation_ms, incarnation, *args)
-        function = f"{self.library}_{name}"
-        reply = await self.at(keys[0], lambda node: self._ask(node, function, keys, given, read_only=read_only))
+        reply = await self.at(keys[0], lambda node: self._ask(node, *head, *given))
         return refusal(reply) if isinstance(reply, list) else reply
 
-    def _ask(
-        self, node: Redis, function: str, keys: Sequence[str], args: Sequence[Argument], *, read_only: bool
-    ) -> Awaitable[Any]:
-        call = node.fcall_ro if read_only else node.fcall
-        return call(function, len(keys), *cast(Any, (*keys, *args)))
+    def _ask(self, node: Redis, *command: Argument) -> Awaitable[Any]:
+        answer: Awaitable[Any] = node.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py
+        return answer
 
     async def at(
         self, key: str, command: Callable[[Redis], Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import Any
 
 from redis.asyncio import Redis
@@ -13,7 +13,6 @@ from billing.balance.keys import KeySpace
 from billing.balance.library import FUNCTION_VERSION, LIBRARY
 from billing.balance.pipelined import Pipelined
 from billing.balance.resp import pack
-from billing.stream.sink import ReadOnly, Unavailable, Uninitialised
 
 
 class PipelinedFunctions(Functions):
@@ -34,24 +33,13 @@ class PipelinedFunctions(Functions):
         self._silent_s = timeout_s if silent_s is None else silent_s
         self._pipes: dict[Redis, Pipelined] = {}
 
-    async def incarnation(self, partition: int) -> str | ReadOnly | Unavailable | Uninitialised:
-        meta = self.keys.meta(partition)
-        command = pack(("HGET", meta, "incarnation"))
-        value = await self.at(meta, lambda node: self._pipe(node).ask(command))
-        return value.decode() if isinstance(value, bytes) else value or ""
-
     def close(self) -> None:
         """Drop the connections: calls under way are answered Unavailable."""
         for pipe in self._pipes.values():
             pipe.close()
 
-    def _ask(
-        self, node: Redis, function: str, keys: Sequence[str], args: Sequence[Argument], *, read_only: bool
-    ) -> Awaitable[Any]:
-        return self._pipe(node).ask(pack(("FCALL_RO" if read_only else "FCALL", function, len(keys), *keys, *args)))
-
-    def _pipe(self, node: Redis) -> Pipelined:
+    def _ask(self, node: Redis, *command: Argument) -> Awaitable[Any]:
         pipe = self._pipes.get(node)
         if pipe is None:
             pipe = self._pipes[node] = Pipelined(node, silent_s=self._silent_s)
-        return pipe
+        return pipe.ask(pack(command))

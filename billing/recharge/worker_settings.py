@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from billing.recharge.limits import limits_from_env
 from billing.recharge.policy import Limits
 from billing.recharge.stripe_settings import StripeSettings
-from billing.settings import SettingError
+from billing.settings import whole_number
 
 LEASE_MARGIN_MS = 3_000
 
@@ -45,17 +44,6 @@ class WorkerSettings:
         """BILLING_STRIPE_API_BASE and BILLING_STRIPE_API_KEY (required), BILLING_GATEWAY_DEADLINE_MS (20000: how long
         a call of the gateway may take), BILLING_BREAKER_PER_MINUTE. Raises SettingError naming the first that is
         missing or malformed."""
-        return WorkerSettings(
-            stripe=StripeSettings.from_env(environ),
-            limits=limits_from_env(environ),
-            timing=Timing(gateway_deadline_ms=_number(environ, "BILLING_GATEWAY_DEADLINE_MS", 20_000, 500, 60_000)),
-        )
-
-
-def _number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    value = environ.get(name, "").strip()
-    if not value:
-        return default
-    if not re.fullmatch(r"\d{1,9}", value) or not low <= int(value) <= high:
-        raise SettingError(f"{name} must be a whole number from {low} to {high}, got {value[:64]!r}")
-    return int(value)
+        stripe, limits = StripeSettings.from_env(environ), limits_from_env(environ)
+        deadline_ms = whole_number(environ, "BILLING_GATEWAY_DEADLINE_MS", 20_000, 500, 60_000)
+        return WorkerSettings(stripe, limits, Timing(gateway_deadline_ms=deadline_ms))

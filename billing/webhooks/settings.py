@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from billing.recharge.stripe_settings import StripeSettings
-from billing.settings import SettingError
+from billing.settings import SettingError, whole_number
 
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})")
 
@@ -41,13 +41,6 @@ class WebhookSettings:
             raise SettingError("BILLING_STRIPE_WEBHOOK_SECRET must be whsec_…, or two of them with a comma between")
         return WebhookSettings(
             *(parts[1] or parts[2], int(parts[3]), secrets, StripeSettings.from_env(environ)),
-            sweep_every_s=_whole(environ, "BILLING_WEBHOOK_SWEEP_SECONDS", 3600, 86_400),
-            sweep_days=_whole(environ, "BILLING_WEBHOOK_SWEEP_DAYS", 90, 365),
+            sweep_every_s=whole_number(environ, "BILLING_WEBHOOK_SWEEP_SECONDS", 3600, 1, 86_400),
+            sweep_days=whole_number(environ, "BILLING_WEBHOOK_SWEEP_DAYS", 90, 1, 365),
         )
-
-
-def _whole(environ: Mapping[str, str], name: str, default: int, most: int) -> int:
-    value = environ.get(name, "").strip() or str(default)
-    if not re.fullmatch(r"[0-9]{1,6}", value) or not 1 <= int(value) <= most:
-        raise SettingError(f"{name} must be a whole number from 1 to {most}, got {value[:64]!r}")
-    return int(value)

@@ -166,10 +166,10 @@ class StripeGoneBack:
             page = msgspec.json.decode(_body(answer), type=_Page)
         except msgspec.MsgspecError:
             return NotRead("unreadable")
-        if page.has_more and not page.data:
+        if page.has_more and not page.data:  # more of what?
             return NotRead("unreadable")
         listed = tuple(Listed(each.id, each.status or "", each.payment_intent) for each in page.data)
-        return ListedPage(listed, listed[-1].id if page.has_more and listed else None)
+        return ListedPage(listed, listed[-1].id if page.has_more else None)
 
     async def _list(self, kind: ListKind, since_s: int, after: str | None) -> object:
         if kind == "refunds":
