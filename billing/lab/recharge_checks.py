@@ -4,7 +4,7 @@ that the demo has sent. Pure."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from billing.lab.books import Store
@@ -13,8 +13,9 @@ from billing.lab.payments import Payment
 from billing.lab.population import DemoAccount
 from billing.lab.recharge_books import WORKER, IntentRow, RechargeBooks, UsedBy
 
-LIMITS = frozenset({"minimum_interval", "cap_money_day", "cap_count_day"})
-"""Refusals that rightly keep an account below its threshold for now."""
+DECLINED = "declined"
+EXPLAINED = frozenset({DECLINED, "minimum_interval", "cap_money_day", "cap_count_day"})
+"""What rightly keeps an account below its threshold for now: a limit that refuses, or a card that has been asked."""
 
 
 @dataclass(frozen=True)
@@ -178,21 +179,8 @@ def _declines(evidence: Evidence) -> Check:
 
 def _nobody_forgotten(evidence: Evidence) -> Check:
     """Who is still below the threshold has a named limit in the way; whose card declines has been asked."""
-    asked = {payment.account for payment in evidence.payments} | evidence.books.refused_cards
-    forgotten, limited = [], Counter[str]()
-    for account in evidence.accounts:
-        if account.quiet or account.recharge_below_micros is None:
-            continue
-        if evidence.usage_level(account) >= account.recharge_below_micros:
-            continue
-        reason = evidence.books.limiting.get(account.id, "")
-        if account.declines and account.id in asked:
-            limited["declined"] += 1
-        elif reason in LIMITS:
-            limited[reason] += 1
-        else:
-            forgotten.append((account.id, reason))
-    detail = "still low, for a reason: " + (_counts(limited) or "nobody")
+    reasons, forgotten = still_low(evidence), forgotten_accounts(evidence)
+    detail = "still low, for a reason: " + (_counts(Counter(reasons.values())) or "nobody")
     if forgotten:
         detail = f"{len(forgotten)} accounts are low and nothing says why{example(forgotten)}"
     return Check("everyone_low_was_recharged", not forgotten, detail)
@@ -215,10 +203,20 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in sorted(counts.items()))
 
 
-def low_accounts(evidence: Evidence) -> Iterable[str]:
-    """Accounts with a sound card that are below their threshold and not held back by a limit: work to be done."""
+def still_low(evidence: Evidence) -> dict[str, str]:
+    """Accounts that usage keeps below their threshold, each with what stands in the way of its recharge as the ledger
+    has it ("": nothing)."""
+    asked = {payment.account for payment in evidence.payments} | evidence.books.refused_cards
+    low = {}
     for account in evidence.accounts:
         below = account.recharge_below_micros
-        low = account.chargeable and below is not None and evidence.usage_level(account) < below
-        if low and evidence.books.limiting.get(account.id, "") not in LIMITS:
-            yield account.id
+        if account.quiet or below is None or evidence.usage_level(account) >= below:
+            continue
+        declined = account.declines and account.id in asked
+        low[account.id] = DECLINED if declined else evidence.books.limiting.get(account.id, "")
+    return low
+
+
+def forgotten_accounts(evidence: Evidence) -> list[tuple[str, str]]:
+    """Accounts that are low though nothing explains it, with the reason that explains nothing: work to be done."""
+    return [(account, reason) for account, reason in still_low(evidence).items() if reason not in EXPLAINED]

@@ -15,7 +15,7 @@ from billing.lab.payments import Gateway, GatewayAway
 from billing.lab.pipeline import AWAY, Pipeline
 from billing.lab.population import DemoAccount
 from billing.lab.recharge_books import RechargeBooks, read_recharges
-from billing.lab.recharge_checks import Evidence, low_accounts
+from billing.lab.recharge_checks import Evidence, forgotten_accounts
 from billing.ledger.booking import Booked, adjust
 from billing.settings import Settings
 
@@ -53,7 +53,7 @@ class Recharging:
         return len(self.adjusted)
 
     async def finish(self, pipeline: Pipeline, gateway: Gateway) -> bool:
-        """Wait until nobody is low who can be recharged and no intent is open, then let the recharge consumer drain, so
+        """Wait until whoever is low has a reason for it and no intent is open, then let the recharge consumer drain, so
         that nothing moves while the books are compared. Patience is bounded: what is then still open fails a check.
         Returns whether it drained by itself."""
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -81,7 +81,7 @@ class Recharging:
         while time.monotonic() < deadline:
             with suppress(GatewayAway, *AWAY):
                 evidence = await self._evidence(pipeline, gateway, [])
-                if not evidence.books.open and not list(low_accounts(evidence)):
+                if not evidence.books.open and not forgotten_accounts(evidence):
                     return
             await asyncio.sleep(0.25)
 

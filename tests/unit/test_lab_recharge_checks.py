@@ -13,7 +13,7 @@ from billing.lab.observe import Moment
 from billing.lab.payments import Payment
 from billing.lab.population import DemoAccount
 from billing.lab.recharge_books import WORKER, CreditRow, IntentRow, RechargeBooks, UsedBy
-from billing.lab.recharge_checks import Evidence, low_accounts, recharge_checks, seconds_to_confirmed
+from billing.lab.recharge_checks import Evidence, forgotten_accounts, recharge_checks, seconds_to_confirmed
 from billing.lab.tally import quantile, recharges_of
 from billing.lab.wipe import Damage
 from billing.lab.wipe_checks import wipe_checks
@@ -74,7 +74,7 @@ def _failed(evidence: Evidence) -> list[str]:
 
 def test_sound_recharges_pass_every_check() -> None:
     assert _failed(_evidence()) == []
-    assert list(low_accounts(_evidence())) == []
+    assert forgotten_accounts(_evidence()) == []
 
 
 def _with(evidence: Evidence, **books: object) -> Evidence:
@@ -158,10 +158,19 @@ def test_who_is_low_and_forgotten_is_named() -> None:
         adjusted={},
     )
     assert _failed(nothing) == ["everyone_low_was_recharged"]
-    assert list(low_accounts(nothing)) == ["low"]
+    assert forgotten_accounts(nothing) == [("low", "")]
     limited = _with(nothing, limiting={"low": "minimum_interval"})
     assert _failed(limited) == []
-    assert list(low_accounts(limited)) == []
+    assert forgotten_accounts(limited) == []
+
+
+def test_a_card_that_declines_is_waited_for_until_it_has_been_asked() -> None:
+    """Its last evaluation fell into an outage: the run is not over, and a check at this moment says so (S08)."""
+    asked = _evidence()
+    refused = _with(replace(asked, payments=[PAID]), refused_cards=set(), limiting={"bad-card": "store_unhealthy"})
+    assert forgotten_accounts(refused) == [("bad-card", "store_unhealthy")]
+    assert "everyone_low_was_recharged" in _failed(refused)
+    assert forgotten_accounts(asked) == []
 
 
 @pytest.mark.parametrize(("account", "author"), [("quiet", WORKER), ("low", WORKER), ("plain", "somebody")])
