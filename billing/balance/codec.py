@@ -1,7 +1,9 @@
-"""Batches as the functions take them: one msgpack blob of integers, booleans and strings (cmsgpack has no `bin`)."""
+"""Batches as the functions take them: msgpack of integers, booleans and strings (cmsgpack has no `bin`), and usage's
+numbers as doubles, which are exact within 2^53."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -23,9 +25,9 @@ class BadOperation(ValueError):
     """An operation is outside the contract: a bug upstream. Nothing of its batch may be applied (S13)."""
 
 
-def pack_usage(ops: Iterable[BalanceOp]) -> bytes:
-    """Holds, charges and strays as {accounts, currencies, sessions, flat operations}; dead letters move no money and
-    are left out. Raises BadOperation."""
+def pack_usage(ops: Iterable[BalanceOp]) -> tuple[bytes, bytes]:
+    """Holds, charges and strays as {accounts, currencies, sessions} and seven doubles for each operation; dead letters
+    move no money and are left out. Raises BadOperation."""
     accounts: dict[str, int] = {}
     currencies: list[str] = []
     sessions: dict[str, int] = {}
@@ -52,10 +54,10 @@ def pack_usage(ops: Iterable[BalanceOp]) -> bytes:
         flat += (code, offset, index, number, amount, elapsed, lease_end_ms)
     if flat and (set(map(type, flat)) != {int} or min(flat) < 0 or max(flat) >= SAFE):
         raise BadOperation("not all of the batch's numbers are whole numbers from 0 to 2^53")
-    return pack((list(accounts), currencies, list(sessions), flat))
+    return pack((list(accounts), currencies, list(sessions))), struct.pack(f"<{len(flat)}d", *flat)
 
 
-def pack_entries(ops: Iterable[BalanceOp]) -> bytes:
+def pack_entries(ops: Iterable[BalanceOp]) -> tuple[bytes]:
     """The ledger's entries as {accounts, timelines, operations}. Raises BadOperation."""
     accounts: dict[str, int] = {}
     timelines: dict[str, None] = {}
@@ -66,7 +68,7 @@ def pack_entries(ops: Iterable[BalanceOp]) -> bytes:
         index = accounts.setdefault(op.account, len(accounts) + 1)
         timelines[op.timeline] = None
         packed.append(_entry(op, index))
-    return pack((list(accounts), list(timelines), packed))
+    return (pack((list(accounts), list(timelines), packed)),)
 
 
 def _entry(op: LedgerEntry, index: int) -> tuple[object, ...]:

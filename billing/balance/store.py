@@ -124,7 +124,7 @@ class RedisSink:
                 batch.fingerprint,
                 batch.log_time_ms,
                 int(batch.caught_up),
-                packed,
+                *packed,
             )
         if not isinstance(reply, list):
             return reply

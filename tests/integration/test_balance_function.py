@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -142,18 +143,49 @@ async def test_s13_r10_numbers_outside_the_contract_change_nothing(store: Store)
     assert await store.state() == before
 
 
-@pytest.mark.parametrize("wrong", [-1, 2**53, 1.5, math.nan, math.inf, -math.inf, "7", None])
-async def test_s13_the_function_itself_refuses_them(store: Store, wrong: object) -> None:
+NAMES = pack((["a1"], ["USD"], ["c/a1/s1"]))
+SOUND = (2, 0, 1, 1, 5, 0, 0)  # a charge: code, offset, account, session, amount, elapsed, lease end
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**53, 1.5, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("member", range(len(SOUND)))
+async def test_s13_the_function_itself_refuses_operations(store: Store, wrong: float, member: int) -> None:
     before = await store.state()
-    blob = pack((["a1"], ["USD"], ["c/a1/s1"], [2, 0, 1, 1, wrong, 0, 0]))
-    assert await _raw(store, "usage", 0, 1, "0:x", START_MS, 0, blob) == [
-        b"refused",
-        b"malformed batch: operations",
-    ]
-    blob = pack((["a1"], ["t1"], [[3, 1, 2, wrong if wrong != -1 else 0.5, "USD"]]))
+    numbers = (*SOUND[:member], wrong, *SOUND[member + 1 :])
+    assert await _raw_usage(store, NAMES, struct.pack("<7d", *numbers)) == MALFORMED
+    assert await store.state() == before
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (NAMES, struct.pack("<7d", *SOUND)[:-1]),
+        (NAMES, struct.pack("<8d", *SOUND, 0)),
+        (NAMES, struct.pack("<14d", *SOUND, *SOUND)),  # one offset twice
+        (pack((["a1"], [], ["c/a1/s1"])), struct.pack("<7d", *SOUND)),
+        (pack((["a1"], ["USD"], [])), struct.pack("<7d", *SOUND)),
+    ],
+)
+async def test_s13_the_function_itself_refuses_batches(store: Store, names: bytes, numbers: bytes) -> None:
+    before = await store.state()
+    assert await _raw_usage(store, names, numbers) == MALFORMED
+    assert await store.state() == before
+
+
+@pytest.mark.parametrize("wrong", [0.5, 2**53, math.nan, math.inf, -math.inf, "7", None])
+async def test_s13_the_function_itself_refuses_entries(store: Store, wrong: object) -> None:
+    before = await store.state()
+    blob = pack((["a1"], ["t1"], [[3, 1, 2, wrong, "USD"]]))
     answer = await _raw(store, "entries", 1, 2, "1:x", START_MS, 0, blob)
     assert answer == [b"refused", b"malformed batch: entries"]
     assert await store.state() == before
+
+
+MALFORMED = [b"refused", b"malformed batch: operations"]
+
+
+async def _raw_usage(store: Store, names: bytes, numbers: bytes) -> Any:
+    return await _raw(store, "usage", 0, 1, "0:x", START_MS, 0, names, numbers)
 
 
 async def _raw(store: Store, name: str, *args: Any) -> Any:

@@ -161,7 +161,7 @@ local function admit_owner(keys, args)
   return state, refusal
 end
 
--- The same for a batch of `topic`. ARGV goes on: from, to, fingerprint, log time in ms, caught up, packed batch.
+-- The same for a batch of `topic`. ARGV goes on: from, to, fingerprint, log time in ms, caught up, packed batch (one argument or two).
 local function admit_batch(keys, args, topic)
   local state, refusal = admit_owner(keys, args)
   if not state then

@@ -6,18 +6,22 @@ local IS_OPEN, IS_SUSPENDED = 0, 1
 local BACKLOG = 100000 -- unpublished signals beyond which only flags are kept: the repeats tell what is still true then
 
 -- Which conditions hold. In this order the sums are exact, or beyond 2^53 on the right side.
-local function conditions(r)
-  local flags, credit, used, below = 0, r[CREDIT], r[USED], r[BELOW]
-  if below and (r[EXCLUDED] - used) + credit < below then
+local function conditions(credit, used, held, limit, below, excluded, status)
+  local flags = 0
+  if below ~= NONE and (excluded - used) + credit < below then
     flags = LOW
   end
-  if (r[LIMIT] - used) + credit - r[HELD] <= 0 then
+  if (limit - used) + credit - held <= 0 then
     flags = flags + EXHAUSTED
   end
-  if r[STATUS] == IS_SUSPENDED then
+  if status == IS_SUSPENDED then
     flags = flags + SUSPENDED
   end
   return flags
+end
+
+local function conditions_of(r)
+  return conditions(r[CREDIT], r[USED], r[HELD], r[LIMIT], r[BELOW] or NONE, r[EXCLUDED], r[STATUS])
 end
 
 local function bit(flags, value)
@@ -93,7 +97,7 @@ end
 
 -- To be called for every record that changed, unless its balance is unknown (R1).
 local function watch(keys, out, account, record)
-  local flags = conditions(record)
+  local flags = conditions_of(record)
   if flags ~= record[FLAGS] then
     turn(keys, out, account, record, flags)
   end

@@ -98,6 +98,19 @@ local function read_entries(keys, b)
   b.stray = read_all('ZMSCORE', keys[STRAY], b.accounts)
 end
 
+-- Fields of the accounts that changed, with their flags up to date; nothing is signalled where a balance is unknown.
+local function pack_changed(keys, b, out)
+  local set = {}
+  for a in pairs(b.changed) do
+    if not b.unknown[a] then
+      watch(keys, out, b.accounts[a], b.record[a])
+    end
+    set[#set + 1] = b.accounts[a]
+    set[#set + 1] = pack_account(b.record[a])
+  end
+  return set
+end
+
 -- Since when is for people; nothing is decided by it.
 local function set_halted(keys, reason)
   write('HSET', keys[META], 'halted', reason, 'halted_at', redis.call('TIME')[1])
@@ -127,7 +140,7 @@ local function entries(keys, args)
     take_entry(b, state, op)
   end
   local out = outbox(state.usage_offset, state.log_time)
-  local accounts = pack_accounts(keys, b, out)
+  local accounts = pack_changed(keys, b, out)
   mark_torn(keys)
   write_all('ZREM', keys[STRAY], b.gone)
   write_unknown(keys, b)

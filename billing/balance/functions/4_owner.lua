@@ -121,7 +121,7 @@ end
 
 -- The flags of a derived record: what holds is told, though it may have been before, and what has ended since `told`.
 local function retell(keys, out, account, record, told)
-  local flags = conditions(record)
+  local flags = conditions_of(record)
   for _, value in ipairs({LOW, EXHAUSTED, SUSPENDED}) do
     if bit(flags, value) and bit(told, value) then
       told = told - value

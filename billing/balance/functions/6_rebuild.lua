@@ -86,7 +86,7 @@ local function fill_accounts(keys, list, usage_offset)
   local alert, calm, unknown = {}, {}, {}
   for i = 1, #list, 2 do
     local record = unpack_account(list[i + 1])
-    record[FLAGS] = conditions(record)
+    record[FLAGS] = conditions_of(record)
     list[i + 1] = pack_account(record)
     if not whole_account(record) then
       unknown[#unknown + 1] = list[i]

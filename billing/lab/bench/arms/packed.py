@@ -27,7 +27,7 @@ class Call:
     to_offset: int
     fingerprint: str
     log_time_ms: int
-    packed: bytes
+    packed: tuple[bytes, bytes]
 
 
 async def run(parts: Parts, task: Task) -> None:
@@ -68,7 +68,7 @@ async def _lane(functions: Functions, partition: int, owner: Owner, calls: list[
     for call in calls:
         answer = await functions.call(
             *("usage", keys, incarnation, owner.epoch, owner.nonce, call.from_offset, call.to_offset),
-            *(call.fingerprint, call.log_time_ms, 0, call.packed),
+            *(call.fingerprint, call.log_time_ms, 0, *call.packed),
         )
         if not isinstance(answer, list) or answer[0] != "applied":
             raise RuntimeError(f"partition {partition} at {call.from_offset}: {answer}")
