@@ -140,10 +140,19 @@ class Refusal(Exception):
     """This process must not run against what it found; the message is the one line to print (exit code 2)."""
 
 
+_WAYS_ON = (
+    (r"\d+ partitions|partition \d+ assigned", "`billing partitions show` says what to do"),
+    ("the store was written by function version", "`billing rebuild` brings it over (docs/recovery.md)"),
+    ("function version is", "`billing migrate` of the newer build loads its functions (docs/recovery.md)"),
+)
+
+
 def refusal(reason: str) -> Refusal:
-    """With what to do, where the reason is another number of partitions, whoever found that out (S16)."""
-    if re.search(r"\d+ partitions|partition \d+ assigned", reason):
-        return Refusal(f"{reason}; `billing partitions show` says what to do")
+    """With what to do, where the reason is another number of partitions (S16) or other functions (S14), whoever found
+    that out."""
+    for pattern, way_on in _WAYS_ON:
+        if re.search(pattern, reason):
+            return Refusal(f"{reason}; {way_on}")
     return Refusal(reason)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from billing.lab.waiting import until
@@ -38,7 +40,10 @@ class Demo:
 
 
 @asynccontextmanager
-async def running_demo(state: Path, *options: str, environ: Mapping[str, str]) -> AsyncIterator[Demo]:
+async def running_demo(
+    state: Path, *options: str, environ: Mapping[str, str], in_background: bool = False
+) -> AsyncIterator[Demo]:
+    """`in_background`: with SIGINT ignored, as a script starts what it puts into the background."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("BILLING_", "DEMO_"))}
     process = await asyncio.create_subprocess_exec(
         str(BILLING),
@@ -47,6 +52,7 @@ async def running_demo(state: Path, *options: str, environ: Mapping[str, str]) -
         env={**kept, "BILLING_STATE_DIR": str(state), **environ},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_IGN) if in_background else None,
     )
     demo = Demo(process)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,6 +16,7 @@ from billing.devstack.isolation import isolated
 from billing.devstack.services import Services, open_services
 from billing.lab.campaign import Campaign, Options
 from billing.lab.checks import Check
+from billing.lab.interrupts import heed_interrupts
 from billing.lab.payments import GatewayAway
 from billing.lab.picture import draw
 from billing.lab.prepare import NotPrepared
@@ -36,7 +36,7 @@ TROUBLE = (NotPrepared, NotAdjusted, NotRecovered, ConsumerFailed, WaitedTooLong
 def run_demo(options: Options, report_file: Path | None = None, picture: Path | None = None) -> int:
     """Everything from services to report. Returns the exit code: 0, or 1 when a check failed. An interrupt (Ctrl-C,
     SIGTERM) stops what was started and goes on as KeyboardInterrupt."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    heed_interrupts()
     logs = state_dir() / "demo-logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     report = Report(seed=options.seed)
     with Screen() as screen:

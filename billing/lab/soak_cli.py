@@ -25,11 +25,13 @@ def soak(seconds: float, rate: int, as_json: bool) -> int:
     wrong.
     """
     from billing.lab.bench.servers import own_servers  # noqa: PLC0415 - the servers' clients load only when needed
+    from billing.lab.interrupts import heed_interrupts  # noqa: PLC0415
     from billing.lab.soak import soak as run_soak  # noqa: PLC0415
 
     def say(line: str) -> None:
         click.echo(line, err=as_json)
 
+    heed_interrupts()
     with own_servers(say) as servers:
         logs = servers.folder / "logs"
         found = asyncio.run(run_soak(servers.settings, logs, seconds=seconds, rate=rate, say=say))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
-from reconcile_harness import CREDIT, Deployment, deployed, now
+from reconcile_harness import CONSUMERS, CREDIT, Deployment, deployed, now
 from usage_builders import (
     ACCEPTED,
     CALL,
@@ -30,6 +30,7 @@ from billing.balance.records import AccountRecord
 from billing.devstack.isolation import isolated
 from billing.devstack.services import Services
 from billing.devstack.valkey import ValkeyServer
+from billing.process import Process, Refusal
 from billing.reconcile.health import Healthy, Unhealthy
 from billing.reconcile.rebuild import RebuildRefused, Rebuilt, rebuild
 
@@ -243,6 +244,26 @@ async def test_a_torn_a_halted_and_a_foreign_store_are_rebuilt(running: Deployme
     assert rebuilt.incarnation > (900 if field == "incarnation" else 0)
     await running.until_settled()
     assert await everything(running, [account]) == before
+    assert (await running.reconcile()).agreed
+
+
+async def test_s14_a_store_of_other_functions_is_refused_and_comes_over_by_a_rebuild(running: Deployment) -> None:
+    """An upgrade whose functions changed (docs/recovery.md): nothing is read or written as if it were ours."""
+    account = await busy_account(running)
+    await running.until_settled()
+    before = await running.balance(account)
+    await running.stop("inflight")
+    for partition in range(running.settings.partitions):
+        await running.functions.client.hset(running.functions.keys.meta(partition), "version", "1")
+    with pytest.raises(Refusal, match=r"written by function version 1, .*`billing rebuild` brings it over"):
+        await CONSUMERS["inflight"](Process("inflight", running.settings))
+    await running.publish(account, ITEM, item(item_id="meanwhile"))
+    assert isinstance(await running.reader.read_balance(account), Unknown)
+    assert isinstance(await running.health(), Unhealthy)
+    await running.rebuild()
+    running.start("inflight")
+    await running.until_settled()
+    assert (await running.balance(account)).used_micros == before.used_micros + ITEM_MICROS
     assert (await running.reconcile()).agreed
 
 

@@ -66,15 +66,19 @@ async def _databases(services: Services) -> set[str]:
 
 
 @pytest.mark.slow
-async def test_ctrl_c_stops_everything_that_was_started(tmp_path: Path) -> None:
-    async with running_demo(tmp_path, "--seconds", "60", environ={"BILLING_DEVSTACK": "process"}) as demo:
+@pytest.mark.parametrize(("number", "in_background"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
+async def test_ctrl_c_and_sigterm_stop_everything_that_was_started(
+    tmp_path: Path, number: signal.Signals, in_background: bool
+) -> None:
+    environ = {"BILLING_DEVSTACK": "process"}
+    async with running_demo(tmp_path, "--seconds", "60", environ=environ, in_background=in_background) as demo:
         await demo.says("publishing, ", timeout_seconds=90)
         family = family_of(demo.process.pid)
         commands = " ".join(family.values())
         servers = ("kafka.Kafka", "valkey-server", "postgres", "lab.sandbox")
         for part in (*servers, "consumers.relay", "consumers.recharge"):
             assert part in commands
-        demo.process.send_signal(signal.SIGINT)
+        demo.process.send_signal(number)
         assert await demo.ended() == 130, demo.output
         left = [command for pid in family if (command := command_of(pid))]
         assert left == []

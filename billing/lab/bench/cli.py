@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,6 +175,7 @@ def _run(
 
     from billing.lab.bench.running import ArmFailed  # noqa: PLC0415
     from billing.lab.bench.servers import own_servers  # noqa: PLC0415
+    from billing.lab.interrupts import heed_interrupts  # noqa: PLC0415
     from billing.lab.prepare import NotPrepared  # noqa: PLC0415
     from billing.lab.waiting import WaitedTooLong  # noqa: PLC0415
 
@@ -183,7 +183,7 @@ def _run(
         click.echo(line, err=True)
 
     quiet()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    heed_interrupts()
     try:
         with own_servers(say) as servers, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             report = runner.run(work(servers, say))
