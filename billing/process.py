@@ -143,7 +143,7 @@ class Refusal(Exception):
 _WAYS_ON = (
     (r"\d+ partitions|partition \d+ assigned", "`billing partitions show` says what to do"),
     ("the store was written by function version", "`billing rebuild` brings it over (docs/recovery.md)"),
-    ("function version is", "`billing migrate` of the newer build loads its functions (docs/recovery.md)"),
+    ("function version is", "`billing migrate` of the build that is to run loads its functions (docs/recovery.md)"),
 )
 
 

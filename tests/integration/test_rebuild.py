@@ -25,7 +25,9 @@ from usage_builders import (
     started,
 )
 
+from billing import operations
 from billing.balance.balances import Known, Unknown
+from billing.balance.library import FUNCTION_VERSION, source
 from billing.balance.records import AccountRecord
 from billing.devstack.isolation import isolated
 from billing.devstack.services import Services
@@ -248,16 +250,22 @@ async def test_a_torn_a_halted_and_a_foreign_store_are_rebuilt(running: Deployme
 
 
 async def test_s14_a_store_of_other_functions_is_refused_and_comes_over_by_a_rebuild(running: Deployment) -> None:
-    """An upgrade whose functions changed (docs/recovery.md): nothing is read or written as if it were ours."""
+    """An upgrade whose functions changed, in the steps of docs/recovery.md: nothing is read or written as if it were
+    ours. The old functions are these under another version: a store goes by that alone."""
     account = await busy_account(running)
     await running.until_settled()
     before = await running.balance(account)
     await running.stop("inflight")
+    await running.functions.client.function_load(source(version="1"), replace=True)
     for partition in range(running.settings.partitions):
         await running.functions.client.hset(running.functions.keys.meta(partition), "version", "1")
-    with pytest.raises(Refusal, match=r"written by function version 1, .*`billing rebuild` brings it over"):
+    with pytest.raises(Refusal, match=f"function version is 1, expected {FUNCTION_VERSION}; `billing migrate`"):
         await CONSUMERS["inflight"](Process("inflight", running.settings))
     await running.publish(account, ITEM, item(item_id="meanwhile"))
+    assert isinstance(await running.reader.read_balance(account), Unknown)
+    assert isinstance(await operations.migrate(running.settings), operations.Prepared)
+    with pytest.raises(Refusal, match=r"written by function version 1, .*`billing rebuild` brings it over"):
+        await CONSUMERS["inflight"](Process("inflight", running.settings))
     assert isinstance(await running.reader.read_balance(account), Unknown)
     assert isinstance(await running.health(), Unhealthy)
     await running.rebuild()
