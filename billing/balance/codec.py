@@ -57,7 +57,7 @@ def pack_usage(ops: Iterable[BalanceOp]) -> tuple[bytes, bytes]:
     return pack((list(accounts), currencies, list(sessions))), struct.pack(f"<{len(flat)}d", *flat)
 
 
-def pack_entries(ops: Iterable[BalanceOp]) -> tuple[bytes]:
+def pack_entries(ops: Iterable[BalanceOp]) -> bytes:
     """The ledger's entries as {accounts, timelines, operations}. Raises BadOperation."""
     accounts: dict[str, int] = {}
     timelines: dict[str, None] = {}
@@ -68,7 +68,7 @@ def pack_entries(ops: Iterable[BalanceOp]) -> tuple[bytes]:
         index = accounts.setdefault(op.account, len(accounts) + 1)
         timelines[op.timeline] = None
         packed.append(_entry(op, index))
-    return (pack((list(accounts), list(timelines), packed)),)
+    return pack((list(accounts), list(timelines), packed))
 
 
 def _entry(op: LedgerEntry, index: int) -> tuple[object, ...]:

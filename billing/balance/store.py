@@ -111,7 +111,7 @@ class RedisSink:
         if not usage and any(isinstance(op, Malformed) for op in batch.ops):
             return await self._refuse_entry(batch)
         try:
-            packed = pack_usage(batch.ops) if usage else pack_entries(batch.ops)
+            packed = pack_usage(batch.ops) if usage else (pack_entries(batch.ops),)
         except BadOperation as error:
             return Refused(str(error))
         async with self._turn:

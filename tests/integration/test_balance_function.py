@@ -145,6 +145,7 @@ async def test_s13_r10_numbers_outside_the_contract_change_nothing(store: Store)
 
 NAMES = pack((["a1"], ["USD"], ["c/a1/s1"]))
 SOUND = (2, 0, 1, 1, 5, 0, 0)  # a charge: code, offset, account, session, amount, elapsed, lease end
+MALFORMED = [b"refused", b"malformed batch: operations"]
 
 
 @pytest.mark.parametrize("wrong", [-1, 2**53, 1.5, math.nan, math.inf, -math.inf])
@@ -179,9 +180,6 @@ async def test_s13_the_function_itself_refuses_entries(store: Store, wrong: obje
     answer = await _raw(store, "entries", 1, 2, "1:x", START_MS, 0, blob)
     assert answer == [b"refused", b"malformed batch: entries"]
     assert await store.state() == before
-
-
-MALFORMED = [b"refused", b"malformed batch: operations"]
 
 
 async def _raw_usage(store: Store, names: bytes, numbers: bytes) -> Any:

@@ -161,7 +161,8 @@ local function admit_owner(keys, args)
   return state, refusal
 end
 
--- The same for a batch of `topic`. ARGV goes on: from, to, fingerprint, log time in ms, caught up, packed batch (one argument or two).
+-- The same for a batch of `topic`. ARGV goes on: from, to, fingerprint, log time in ms, caught up, packed batch (of
+-- usage two arguments).
 local function admit_batch(keys, args, topic)
   local state, refusal = admit_owner(keys, args)
   if not state then

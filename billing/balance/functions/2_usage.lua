@@ -26,15 +26,14 @@ local function read_usage(keys, state, b, t)
   b.current, visible = generation(state, t)
   b.settled = {}
   for _, slot in ipairs(visible) do
-    local found = read_all('SMISMEMBER', keys[DONE + slot], b.sessions)
-    for s = 1, #found do
-      if found[s] == 1 then
+    for s, found in ipairs(read_all('SMISMEMBER', keys[DONE + slot], b.sessions)) do
+      if found == 1 then
         b.settled[s] = true
       end
     end
   end
   b.changed, b.turned, b.changed_unknown, b.stray, b.done = {}, {}, {}, {}, {}
-  b.placed, b.leases, b.released, b.words = {}, {}, {}, 0
+  b.placed, b.leases, b.released = {}, {}, {}
   b.duplicates, b.passed = 0, 0
 end
 
@@ -60,7 +59,7 @@ local function place(b, a, s, offset, amount, elapsed, lease_end)
   local hold, before = b.hold[s], 0
   if hold then
     local old_elapsed, old_end
-    before, old_elapsed, old_end = struct.unpack(HOLD_FORMAT, hold)
+    before, old_elapsed, old_end = unpack_hold(hold)
     if elapsed < old_elapsed then
       return
     elseif elapsed == old_elapsed then
@@ -80,12 +79,11 @@ local function place(b, a, s, offset, amount, elapsed, lease_end)
     end
     keep(b, a, currency, credit, used, held, limit, below, excluded, seq, last, status, flags)
   end
-  hold = struct.pack(HOLD_FORMAT, amount, elapsed, lease_end)
+  hold = pack_hold(amount, elapsed, lease_end)
   b.hold[s] = hold
-  local session, n = b.sessions[s], b.words
+  local session, n = b.sessions[s], #b.placed
   b.placed[n + 1], b.placed[n + 2] = session, hold
   b.leases[n + 1], b.leases[n + 2] = lease_end, session -- whole numbers are written as such
-  b.words = n + 2
 end
 
 local function charge(b, a, s, offset, amount)
@@ -102,7 +100,7 @@ local function charge(b, a, s, offset, amount)
     return lose(b, a, 'overflow', offset)
   end
   if hold then
-    held = held - struct.unpack(HOLD_FORMAT, hold)
+    held = held - unpack_hold(hold)
     b.hold[s] = false
     b.released[#b.released + 1] = b.sessions[s]
   end

@@ -98,7 +98,7 @@ local function read_entries(keys, b)
   b.stray = read_all('ZMSCORE', keys[STRAY], b.accounts)
 end
 
--- Fields of the accounts that changed, with their flags up to date; nothing is signalled where a balance is unknown.
+-- As changed_accounts does, of records in tables: entries are few, and change them member by member.
 local function pack_changed(keys, b, out)
   local set = {}
   for a in pairs(b.changed) do
