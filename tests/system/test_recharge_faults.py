@@ -39,7 +39,9 @@ async def deployment(shared: Recharging) -> AsyncIterator[Recharging]:
 
 
 async def _until_confirming(deployment: Recharging, account: str) -> None:
+    """The gateway has the call: the intent says so before it goes out, the delay is taken when it came in."""
     await deployment.until_state(account, "confirming")
+    await until(lambda: deployment.sandbox.controls.faults() == [], "the charge under way")
 
 
 async def test_s30_the_gateway_times_out_and_charges_later(deployment: Recharging) -> None:
@@ -70,7 +72,6 @@ async def test_s29_the_worker_is_killed_in_the_middle_of_the_charge(deployment: 
     await deployment.lower("s29")
     await _until_confirming(deployment, "s29")
     await deployment.worker.kill()
-    await until(lambda: deployment.sandbox.controls.faults() == [], "the charge under way")
     deployment.worker.start()
     await deployment.worker.ready()
     await deployment.until_state("s29", "confirmed", seconds=30)
