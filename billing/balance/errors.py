@@ -32,6 +32,16 @@ _OF_CONNECTION: dict[type[Exception], str] = {
     OSError: "no connection",
 }
 _CANNOT_WRITE = ("READONLY", "NOREPLICAS", "OOM", "MISCONF")
+_NOT_LEADING = ("READONLY", "NOREPLICAS")  # a replica by now, or a primary that its replicas have left
+
+
+def may_lead_elsewhere(error: Exception) -> bool:
+    """Whether the server that answered this may have been replaced: a new connection might lead to another."""
+    return _code(error) in _NOT_LEADING
+
+
+def _code(error: Exception) -> str:
+    return _CODES.get(type(error), str(error).split(" ", 1)[0])
 
 
 def answer_for(error: Exception) -> ReadOnly | Unavailable | Uninitialised:
@@ -41,7 +51,7 @@ def answer_for(error: Exception) -> ReadOnly | Unavailable | Uninitialised:
     empty. Unavailable: everything else, the outcome unknown (a script error too: its torn mark decides).
     """
     text = str(error)
-    code = _CODES.get(type(error), text.split(" ", 1)[0])
+    code = _code(error)
     if code in _CANNOT_WRITE:
         return ReadOnly(code)
     if "Function not found" in text:

@@ -15,8 +15,8 @@ from typing import Any
 from redis._parsers.base import BaseParser
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError
 
+from billing.balance.errors import may_lead_elsewhere
 from billing.balance.resp import Failed, Incomplete, Unexpected, parse
 
 
@@ -135,7 +135,7 @@ class _Wire(asyncio.Protocol):
     def _answer(self, reply: Any) -> None:
         if isinstance(reply, Failed):
             reply = BaseParser.parse_error(reply.message)  # type: ignore[no-untyped-call]  # redis-py
-            if isinstance(reply, ReadOnlyError):  # no primary any more: the next connection may lead to the new one
+            if may_lead_elsewhere(reply):
                 self.drop()
         _, future = self._waiting.popleft()
         if future.done():  # its deadline has passed

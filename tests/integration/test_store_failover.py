@@ -102,6 +102,18 @@ async def _proof_by_majority(functions: Functions, url: str) -> object:
     )
 
 
+async def _elsewhere(watched: Watched) -> bool:
+    """Most sentinels name another primary, and it answers."""
+    client = open_client(watched.url, majority=True)
+    try:
+        info = await client.info("server")  # type: ignore[union-attr]
+    except (OSError, RedisError):
+        return False
+    finally:
+        await client.aclose()
+    return int(info["tcp_port"]) != watched.primary.port
+
+
 async def _applied_again(flow: Flow) -> None:
     """Until a batch is applied again."""
 
@@ -166,17 +178,7 @@ async def test_s49_a_proof_against_the_old_primary_is_refused(watched: Watched, 
             sentinel.resume()
         await command(watched.sentinels[2], "SENTINEL", "SET", "billing", "down-after-milliseconds", 60_000)
         watched.primary.pause()
-        addresses = open_client(watched.url, majority=True)
-
-        async def moved() -> bool:
-            try:
-                info = await addresses.info("server")  # type: ignore[union-attr]
-            except (OSError, RedisError):
-                return False
-            return int(info["tcp_port"]) != watched.primary.port
-
-        await until(moved, 30)
-        await addresses.aclose()
+        await until(lambda: _elsewhere(watched), 30)
         for sentinel in watched.sentinels:  # on the other side of the split: they cannot tell it
             sentinel.pause()
         watched.primary.resume()
@@ -189,6 +191,30 @@ async def test_s49_a_proof_against_the_old_primary_is_refused(watched: Watched, 
             assert answer.reason in (ProofRefusal.RUN_ID, ProofRefusal.READ_ONLY, ProofRefusal.NOT_PRIMARY)
     finally:
         await plain.aclose()
+
+
+@pytest.mark.slow
+async def test_s49_calls_leave_an_old_primary_that_its_replicas_have_left(
+    watched: Watched, functions: Functions
+) -> None:
+    """Nobody can make it a replica, so it answers NOREPLICAS over the connection that calls have."""
+    old, flow = watched.primary, await Flow(functions, 0).open()
+
+    async def left() -> bool:
+        return bool((await command(old, "INFO", "replication"))["min_slaves_good_slaves"] == 0)
+
+    for replica in watched.replicas:
+        await until(lambda replica=replica: _has(replica, 0, old))
+    await command(old, "CONFIG", "SET", "min-replicas-to-write", 1, "min-replicas-max-lag", 1)
+    await command(old, "ACL", "SETUSER", "default", "-replicaof", "-slaveof")
+    old.pause()
+    await until(lambda: _elsewhere(watched), 30)
+    old.resume()
+    await until(left)
+    await _applied_again(flow)
+    assert flow.reasons == {"NOREPLICAS"}
+    assert (await command(old, "INFO", "replication"))["role"] == "master"
+    await flow.exact()
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ class Recorder:
     async def publish(self, messages: list[Message]) -> None:
         self.calls += 1
         try:
-            while any(self.hold(message) for message in messages):  # noqa: ASYNC110 - the test's switch is no event
+            while any(self.hold(message) for message in messages):
                 self.holding = True
                 await asyncio.sleep(0.01)
         except asyncio.CancelledError:
