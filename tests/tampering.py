@@ -14,7 +14,7 @@ class Tampering:
     def __init__(self, running: Deployment, known: Known) -> None:
         self._client = running.functions.client
         keys = running.functions.keys.data(running.home(known.account), known.incarnation)
-        self._pos, self._acct, self._deriving = keys[0], keys[1], keys[5]
+        self._pos, self._acct, self._holds, self._deriving = keys[0], keys[1], keys[2], keys[5]
         self._account = known.account
 
     async def read(self) -> bytes:
@@ -23,6 +23,9 @@ class Tampering:
 
     async def write(self, packed: bytes) -> None:
         await self._count(0, await self._client.hset(self._acct, self._account, packed))
+
+    async def write_hold(self, session_key: str, packed: bytes) -> None:
+        assert await self._client.hset(self._holds, session_key, packed) == 0, "it has no such hold"
 
     async def remove(self) -> None:
         await self._count(0, -await self._client.hdel(self._acct, self._account))

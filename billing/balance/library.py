@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-FUNCTION_VERSION = "4"
+FUNCTION_VERSION = "5"
 """Version of the functions and of what they store. Raise it with every change of their arguments, answers or records:
 a process that meets another version refuses to run (S14)."""
 

@@ -111,10 +111,26 @@ class BalanceReader:
             cursor = int(page[0])
             for name, packed in page[1].items():
                 kind, _, session = split_session_key(name.decode())
-                hold = HoldRecord.unpack(packed)
+                hold = HoldRecord.read(packed)
+                if hold is None:
+                    return Unknown("unreadable", f"the hold of {kind} {session}; the reconciler mends it")
                 holds[name] = OpenHold(kind, session, hold.amount, hold.elapsed, hold.lease_end_ms)
             if cursor == 0:
                 return sorted(holds.values(), key=lambda hold: (hold.kind, hold.session))
+
+    async def unreadable_holds(self, partition: int) -> AsyncIterator[set[str]]:
+        """Accounts of a partition with holds that cannot be read, by page; nothing where the store is unknown."""
+        cursor = 0
+        while True:
+            answer = await self._call("unreadable", partition, cursor, PAGE)
+            if isinstance(answer, Unknown):
+                return
+            _, (_, next_cursor, sessions) = answer
+            if sessions:
+                yield {split_session_key(session.decode())[1] for session in sessions}
+            cursor = int(next_cursor)
+            if cursor == 0:
+                return
 
     async def scan_partition(self, partition: int) -> AsyncIterator[tuple[str, Known | Unknown]]:
         """Every account of a partition; each page is one moment, and an account may come twice. Where the store as a

@@ -84,6 +84,14 @@ class HoldRecord(msgspec.Struct):
         """The hold in `packed`; raises struct.error for anything else."""
         return HoldRecord(*map(int, _hold.unpack(packed)))
 
+    @staticmethod
+    def read(packed: bytes) -> HoldRecord | None:
+        """The hold in `packed`; None for bytes that another hand wrote."""
+        try:
+            return HoldRecord.unpack(packed)
+        except (struct.error, ValueError, OverflowError):
+            return None
+
 
 class UnknownRecord(msgspec.Struct):
     """Why an account's balance is unknown: every usage record of it below `offset` was applied or passed, those from

@@ -10,8 +10,8 @@ from billing.money import MAX_MICROS, format_micros
 _BY_KIND: Mapping[str, str] = {
     "entries_lost": "Nothing: Redis works the account out anew from the ledger, and this ends by itself.",
     "record_unreadable": (
-        "The reconciler puts an unknown balance in its place, Redis works it out anew, and this ends by itself. If it"
-        " does not within a minute: `billing rebuild`. Find out who writes to Redis by hand."
+        "The reconciler puts an unknown balance in its place, Redis works it out anew, and this ends by itself (a hold"
+        " is forgotten). If it does not within a minute: `billing rebuild`. Find out who writes to Redis by hand."
     ),
     "balance_overflow": (
         "Redis cannot hold a balance, or a sum of holds, beyond {most}. Correct what was wrong (`billing usage refund`,"

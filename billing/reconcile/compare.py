@@ -114,4 +114,4 @@ def _why(reason: str, currency: str) -> str:
     if reason == "overflow":
         most = format_micros(MAX_MICROS, currency or None)
         return f": its balance, or what is held, is beyond {most} {currency}".rstrip()
-    return ": its record in Redis was changed by another hand" if reason == "unreadable" else ""
+    return ": its record, or a hold of it, in Redis was changed by another hand" if reason == "unreadable" else ""

@@ -25,7 +25,7 @@ class Judgement(StrEnum):
     LOOK_AGAIN = "look_again"
     DIFFERS = "differs"  # the two books disagree at the same place
     LOST_IN_STORE = "lost_in_store"  # the store lacks the account, or entries of it, and none is on its way
-    UNREADABLE = "unreadable"  # the store's record of it was changed by another hand
+    UNREADABLE = "unreadable"  # the store's record of it, or a hold of it, was changed by another hand
     OVERFLOWS = "overflows"  # its balance, or what is held, is beyond what the store can hold
     LEDGER_BEHIND = "ledger_behind"  # the store has seen an account, or entries, that the ledger does not have
 

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -18,7 +19,7 @@ import structlog
 
 from billing.balance.calls import Functions
 from billing.balance.mending import mend
-from billing.balance.reader import PAGE
+from billing.balance.reader import PAGE, BalanceReader
 from billing.ledger.database import Connection, Pool, connect
 from billing.ledger.history import forgotten, suspect
 from billing.ledger.incarnations import read_identity
@@ -27,6 +28,7 @@ from billing.ledger.queries import query
 from billing.ledger.trouble import Trouble, describe, trouble_of
 from billing.reconcile import metrics
 from billing.reconcile.cases import Cases
+from billing.reconcile.compare import Unknown
 from billing.reconcile.health import expecting_reader
 from billing.reconcile.judge import Judgement, Watch, judge
 from billing.reconcile.look import Look, Looker
@@ -121,11 +123,11 @@ class Reconciler:
                 looker = Looker(reader, self._settings.topics.usage)
                 sweep = Sweep(connection, reader, looker, identity.partitions, self._per_second)
             await self._cases.refresh()
-            await self._round(connection, looker, sweep)
+            await self._round(connection, reader, looker, sweep)
             self._state, self._well_at = "reconciling", time.monotonic()
             await _pause(stop, max(0.02, TICK_S - (time.monotonic() - began)))
 
-    async def _round(self, connection: Connection, looker: Looker, sweep: Sweep) -> None:
+    async def _round(self, connection: Connection, reader: BalanceReader, looker: Looker, sweep: Sweep) -> None:
         for why, accounts in (("hot", await self._hot(connection)), ("again", self._due())):
             for partition, names in accounts.items():
                 for first in range(0, len(names), PAGE):
@@ -136,6 +138,8 @@ class Reconciler:
             if (step := await sweep.step()) is None:
                 break
             await self._take_step(connection, step)
+            if step.ended is not None:
+                await self._look_at_holds(connection, reader, looker)
         if time.monotonic() >= self._tail_at:
             await self._look_at_tail(connection)
 
@@ -216,6 +220,15 @@ class Reconciler:
             return True
         log.error("reconcile.too_many_repairs", most=REPAIRS_PER_MINUTE)
         return False
+
+    async def _look_at_holds(self, connection: Connection, reader: BalanceReader, looker: Looker) -> None:
+        """Is there a hold that nobody can read? Its next event would stop its partition; balances do not show it."""
+        for partition in range(self._settings.partitions):
+            async for accounts in reader.unreadable_holds(partition):
+                look = await looker.closer(connection, partition, sorted(accounts), time.monotonic() + WAIT_S)
+                for each in look.found:
+                    found = replace(each, comparison=Unknown("unreadable"))
+                    await self._act_on(connection, found, Judgement.UNREADABLE)
 
     async def _look_at_tail(self, connection: Connection) -> None:
         """Has the ledger forgotten what it had published?"""

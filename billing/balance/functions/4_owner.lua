@@ -223,23 +223,37 @@ local function readable_unknown(packed)
     and whole(unknown[U_SEEN], 0) and whole(unknown[U_FIRST], 0) and unknown
 end
 
--- What is held by these sessions, and those whose holds cannot be read.
-local function held_by(keys, sessions)
-  local held, lost = 0, {}
-  for i, packed in ipairs(read_all('HMGET', keys[SESS], sessions)) do
-    local amount = packed and #packed == struct.size(HOLD_FORMAT) and unpack_hold(packed) or nil
-    if whole(amount, 0) then
-      held = held + amount
-    elseif packed then
-      lost[#lost + 1] = sessions[i]
+local function readable_hold(packed)
+  if #packed ~= struct.size(HOLD_FORMAT) then
+    return false
+  end
+  local amount, elapsed, lease_end = unpack_hold(packed)
+  return whole(amount, 0) and whole(elapsed, 0) and whole(lease_end, 0) and amount
+end
+
+-- Looks through the holds of the whole partition, 0.7 us each: what those of an account hold that can be read, and the
+-- sessions of the others.
+local function held_by(keys, account)
+  local cursor, amounts, lost, held = '0', {}, {}, 0
+  repeat
+    local page = redis.call('HSCAN', keys[SESS], cursor, 'MATCH', '?/' .. account .. '/*', 'COUNT', CHUNK)
+    cursor = page[1]
+    for i = 1, #page[2], 2 do -- a session may come twice
+      amounts[page[2][i]] = readable_hold(page[2][i + 1])
+    end
+  until cursor == '0'
+  for session, amount in pairs(amounts) do
+    held = held + (amount or 0)
+    if not amount then
+      lost[#lost + 1] = session
     end
   end
   return held, lost
 end
 
--- A record that another hand made unreadable stops its partition. An empty one takes its place, of a balance that is
--- unknown until the owner has derived it; what is held stays. Any other record is left alone.
--- ARGV goes on after the incarnation: account, then the sessions that have holds of it
+-- What another hand made unreadable stops its partition. In a record's place comes an empty one, of a balance that is
+-- unknown until the owner has derived it; holds that cannot be read are forgotten. Anything else is left alone.
+-- ARGV goes on after the incarnation: account
 local function mend(keys, args)
   local state, refusal = admit(keys, args)
   if not state then
@@ -248,18 +262,27 @@ local function mend(keys, args)
   local account, at = args[5], state.usage_offset
   local packed, why = redis.call('HGET', keys[ACCT], account), redis.call('HGET', keys[DERIVING], account)
   local record, unknown = packed and readable_account(packed), why and readable_unknown(why)
-  if (record or not packed) and (unknown or not why) then
+  local held, lost = held_by(keys, account)
+  local readable = (record or not packed) and (unknown or not why)
+  if readable and #lost == 0 then
     return {'moved'}
   end
-  local held, lost = held_by(keys, {unpack(args, 6)})
+  local out = outbox(at, state.log_time)
   mark_torn(keys)
   write_all('HDEL', keys[SESS], lost)
   write_all('ZREM', keys[LEASE], lost)
   if packed and not record then
     write('SREM', keys[ALERT], account)
     write('HSET', keys[ACCT], account, pack_account({'XXX', 0, 0, held, 0, false, 0, 0, -1, IS_OPEN, 0}))
+  elseif record and #lost > 0 then
+    record[HELD] = held
+    if not why then
+      watch(keys, out, account, record)
+    end
+    write_signals(keys, out)
+    write('HSET', keys[ACCT], account, pack_account(record))
   end
-  if not unknown then
+  if not readable and not unknown then
     write('HSET', keys[DERIVING], account, cmsgpack.pack({'deriving', at, record and record[SEQ] or 0, at}))
   end
   finish(keys, {})

@@ -53,6 +53,21 @@ local function scan(keys, args) -- ARGV goes on: 'accounts' or 'unknown', cursor
   return {'page', state.timeline, page[1], status(state), names, records, unknown}
 end
 
+-- The sessions of a page of holds that cannot be read.
+local function unreadable(keys, args) -- ARGV goes on: cursor, count
+  local state, refusal = admit(keys, args)
+  if not state then
+    return refusal
+  end
+  local page, sessions = redis.call('HSCAN', keys[SESS], args[5], 'COUNT', args[6]), {}
+  for i = 1, #page[2], 2 do
+    if not readable_hold(page[2][i + 1]) then
+      sessions[#sessions + 1] = page[2][i]
+    end
+  end
+  return {'page', state.timeline, page[1], sessions}
+end
+
 local function partition(keys, args)
   local state, refusal = admit(keys, args)
   if not state then
