@@ -62,10 +62,16 @@ class NewFinding:
     detail: Mapping[str, Any] | None = None
 
 
-async def record(connection: Connection, new: NewFinding) -> int | None:
-    """Record it in the caller's transaction; its number, or None when an open one says the same already."""
+async def record(connection: Connection, new: NewFinding, *, ever: bool = False) -> int | None:
+    """Record it in the caller's transaction; its number, or None when an open one says the same already (`ever`: or one
+    of its kind about this subject did, whatever has become of it)."""
     await connection.execute(query("findings.lock"), LOCK_SPACE, Lock.FINDING)
-    if await connection.fetchval(query("findings.open"), new.kind, new.account, new.subject) is not None:
+    known = (
+        connection.fetchval(query("findings.ever"), new.kind, new.subject_kind, new.subject)
+        if ever
+        else connection.fetchval(query("findings.open"), new.kind, new.account, new.subject)
+    )
+    if await known is not None:
         return None
     detail = msgspec.json.encode(dict(new.detail or {})).decode()
     found: int = await connection.fetchval(

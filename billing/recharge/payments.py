@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Literal, TypeAlias
 
-import msgspec
 import structlog
 
 from billing.ledger.database import fetch, fetchrow
 from billing.ledger.queries import query
-from billing.recharge import metrics, switches
+from billing.recharge import metrics
 from billing.recharge.crediting import CreditBooked
 from billing.recharge.gateway import Gateway, Page, Payment, PaymentStatus
 from billing.recharge.intents import StoredIntent
+from billing.recharge.payment_findings import report
 from billing.recharge.protocol import IllegalEvent, PaymentSucceeded
 from billing.recharge.store import RechargeStore
 from billing.stream.backoff import Clock
@@ -130,12 +130,6 @@ class PaymentSweep:
             "timeline": payment.metadata.timeline if payment.metadata else None,
             "episode": payment.metadata.episode if payment.metadata else None,
         }
-        kind, pool = f"payment_{outcome}", self._store.pool
-        if await fetchrow(pool, query("recharge_payments.find_finding"), kind, payment.id) is not None:
-            return
-        if account is not None:
-            reason = f"payment {payment.id} at the gateway: {outcome.replace('_', ' ')}"
-            await switches.set_frozen(pool, account, frozen=True, author=AUTHOR, reason=reason)
-        text = msgspec.json.encode(detail).decode()
-        await fetchrow(pool, query("recharge_payments.add_finding"), kind, account, payment.id, text)
-        log.error("recharge.payment_finding", kind=kind, account=account, payment=payment.id)
+        kind, reason = f"payment_{outcome}", f"payment {payment.id} at the gateway: {outcome.replace('_', ' ')}"
+        if await report(self._store.pool, kind, account, payment.id, detail, author=AUTHOR, reason=reason):
+            log.error("recharge.payment_finding", kind=kind, account=account, payment=payment.id)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-import msgspec
 import structlog
 
 from billing.ledger.booking import Booked
@@ -18,9 +17,9 @@ from billing.ledger.database import Pool, fetchrow
 from billing.ledger.queries import query
 from billing.ledger.taken_back import NotCredited, NotTaken, TakenBack, TakenBackAnswer, came_back, take_back
 from billing.money import minor_unit_micros
-from billing.recharge import switches
 from billing.recharge.gateway import Gateway, NotFound, Ok, PaymentStatus
 from billing.recharge.intents import StoredIntent
+from billing.recharge.payment_findings import report
 from billing.recharge.payments import PaymentSweep
 from billing.recharge.store import RechargeStore
 from billing.webhooks import metrics
@@ -148,12 +147,7 @@ class Notices:
 async def _report(pool: Pool, stored: StoredIntent, gone: GoneBack, why: str) -> None:
     """Once per refund or dispute: a finding, and the account is neither charged nor suspended until somebody looked."""
     kind = f"payment_{gone.kind}_not_booked"
-    if await fetchrow(pool, query("recharge_payments.find_finding"), kind, gone.id) is not None:
-        return
-    await switches.set_frozen(
-        pool, stored.account, frozen=True, author=AUTHOR, reason=f"{gone.kind} {gone.id} cannot be booked: {why}"
-    )
     detail = {"payment": stored.intent.payment_id, "amount_minor": gone.amount_minor, "why": why}
-    text = msgspec.json.encode(detail).decode()
-    await fetchrow(pool, query("recharge_payments.add_finding"), kind, stored.account, gone.id, text)
-    log.error("webhook.not_booked", account=stored.account, intent=stored.id, kind=kind)
+    reason = f"{gone.kind} {gone.id} cannot be booked: {why}"
+    if await report(pool, kind, stored.account, gone.id, detail, author=AUTHOR, reason=reason):
+        log.error("webhook.not_booked", account=stored.account, intent=stored.id, kind=kind)

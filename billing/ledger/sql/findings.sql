@@ -8,6 +8,10 @@ select id from open_findings
  where kind = $1 and account_id is not distinct from $2 and ($3::text is null or session_id = $3)
  order by id limit 1;
 
+-- name: ever
+-- The first finding of kind $1 about subject $3 (of kind $2), open or not.
+select id from findings where kind = $1 and session_kind = $2 and session_id = $3 order by id limit 1;
+
 -- name: add
 -- Record a finding: $1 kind, $2 account, $3 partition, $4 kind of subject, $5 subject, $6 detail. Returns its number.
 insert into findings (kind, account_id, partition, session_kind, session_id, detail)

@@ -15,16 +15,6 @@ select exists (select from ledger_timelines where timeline = $1)
     or exists (select from recharge_switch where reconciled_timeline = $1)
     or exists (select from recharge_intents where timeline = $1);
 
--- name: find_finding
--- The finding of kind $1 about payment $2.
-select id from findings where kind = $1 and session_kind = 'payment' and session_id = $2;
-
--- name: add_finding
--- A payment that somebody must look at: $1 kind, $2 account or null, $3 payment, $4 detail.
-insert into findings (kind, account_id, session_kind, session_id, detail)
-values ($1, $2, 'payment', $3, $4)
-returning id;
-
 -- name: now_ms
 -- The ledger's clock, ms since 1970 UTC.
 select floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now_ms;

@@ -13,11 +13,13 @@ from recharge_support import NO_WAIT, UNIT, Books
 
 from billing.ledger.booking import Booked
 from billing.ledger.corrections import Refunded, TooMuch, refund_usage
+from billing.ledger.findings import findings, resolve
 from billing.ledger.taken_back import NotCredited, NotTaken, came_back, take_back
 from billing.ledger.terms import Conflict
 from billing.recharge import protocol
 from billing.recharge.crediting import CreditBooked
 from billing.recharge.intents import StoredIntent
+from billing.recharge.payment_findings import report
 from billing.recharge.policy import Refusal
 from billing.recharge.store import RechargeStore
 
@@ -146,3 +148,21 @@ async def test_s35_what_comes_back_goes_where_it_came_from_once_and_only_after_i
             " select id, 'customer', account_id, 'USD', 20000001 from entry"
             " union all select id, 'chargebacks', null, 'USD', -20000001 from entry"
         )
+
+
+async def test_s35_whoever_reports_at_the_same_time_makes_one_finding(books: Books) -> None:
+    """Two webhooks of one refund, and the sweep; also once the finding was resolved."""
+
+    async def reported(refund: str) -> list[bool]:
+        about = (books.pool, "payment_refund_not_booked", "twice", refund, {"why": "TooMuch"})
+        return sorted(await asyncio.gather(*(report(*about, author="tests", reason=refund) for _ in range(3))))
+
+    await books.open("twice")
+    for number in range(10):
+        assert await reported(f"re_{number}") == [False, False, True]
+    found = [each async for each in findings(books.pool, account="twice")]
+    assert [each.subject for each in found] == [f"re_{number}" for number in range(10)]
+    assert await books.pool.fetchval("select frozen from recharge_freezes where account_id = 'twice'")
+    async with books.pool.acquire() as connection:
+        assert await resolve(connection, found[0].id, author="ann", reason="seen", action="seen")
+    assert await reported("re_0") == [False, False, False]
