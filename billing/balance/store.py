@@ -45,8 +45,8 @@ Answer = TypeVar("Answer")
 
 log = structlog.get_logger(__name__)
 
-MAX_BATCH_OPS = 200
-"""What a runner should put into one batch at most, so that a call blocks the server for about 1.5 ms."""
+MAX_BATCH_OPS = 160
+"""What a runner should put into one batch at most, so that a call blocks the server for about a millisecond."""
 
 CALLS_AT_ONCE = 3
 """Batches that one server is given at a time: it has the next at hand while replies are read, and others that ask it
