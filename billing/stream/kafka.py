@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+import google_crc32c
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka_errors
@@ -43,7 +44,7 @@ Group = Callable[[], "KafkaMembership"]
 
 
 class MissingExtension(RuntimeError):
-    """aiokafka was installed without its C extension: a configuration to refuse, not to run slowly."""
+    """A package was installed without its C extension: a configuration to refuse, not to run slowly."""
 
 
 def require_c_extension() -> None:
@@ -54,6 +55,8 @@ def require_c_extension() -> None:
             "aiokafka runs without its C extension (aiokafka.record._crecords): "
             "install a binary wheel and unset AIOKAFKA_NO_EXTENSIONS"
         )
+    if google_crc32c.implementation != "c":
+        raise MissingExtension("google-crc32c runs without its C extension: install a binary wheel")
 
 
 def kafka_group(

@@ -1,5 +1,7 @@
-"""Records that aiokafka 0.14 cannot decode: a header name that is not UTF-8 raises in the middle of a fetch, for ever,
-and would hold its partition (R9). Such batches are read once more in pure Python, with the name's bytes escaped.
+"""Record batches of an answer as aiokafka 0.14 reads them, but for two things. Checksums are worked out by the
+processor: the client's own way costs 0.25 us a record, as much as making it. And a header name that is not UTF-8 raises
+in the middle of a fetch, for ever, and would hold its partition (R9): such batches are read once more in pure Python,
+with the name's bytes escaped.
 """
 
 from __future__ import annotations
@@ -8,10 +10,12 @@ import struct
 from collections.abc import Iterator
 from typing import Any, SupportsIndex
 
+import google_crc32c
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
 _BATCH_HEAD = struct.Struct(">qi")  # base offset, length of what follows
+_SUMMED = 21  # a batch's checksum is of its bytes from here on
 
 
 class KeptRecords:
@@ -19,10 +23,21 @@ class KeptRecords:
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        records = MemoryRecords(raw)
-        self.has_next = records.has_next
-        self.next_batch = records.next_batch
-        self.size_in_bytes = records.size_in_bytes
+        self._records = MemoryRecords(raw)
+        self._begin = self._end = 0  # of the batch that came last
+        self.has_next = self._records.has_next
+        self.size_in_bytes = self._records.size_in_bytes
+
+    def next_batch(self) -> Any:
+        batch = self._records.next_batch()
+        _, length = _BATCH_HEAD.unpack_from(self.raw, self._end)
+        self._begin, self._end = self._end, self._end + _BATCH_HEAD.size + length
+        return batch
+
+    def intact(self, batch: Any) -> bool:
+        """Whether `batch`, which came last, matches its checksum."""
+        summed = google_crc32c.value(self.raw[self._begin + _SUMMED : self._end])
+        return bool(summed == batch.crc)
 
 
 class _Forgiving(bytearray):
@@ -59,6 +74,10 @@ class ForgivingRecords:
     def next_batch(self) -> _ForgivingBatch | None:
         batch, self._next = self._next, next(self._batches, None)
         return batch
+
+    def intact(self, batch: Any) -> bool:
+        """Whether `batch` matches its checksum."""
+        return bool(batch.validate_crc())
 
 
 def _batches(raw: bytes, from_offset: int) -> Iterator[_ForgivingBatch]:

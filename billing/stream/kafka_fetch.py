@@ -88,7 +88,7 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiok
                 if not self._records.has_next():
                     return False
                 batch = self._records.next_batch()
-                if self._check_crcs and not batch.validate_crc():
+                if self._check_crcs and not self._records.intact(batch):
                     raise kafka_errors.CorruptRecordException(f"a batch of {self._tp} does not match its checksum")
                 self._made, self._taken = [] if self._passed_over(batch) else self._all_of(batch), 0
             except UnicodeDecodeError:

@@ -17,6 +17,7 @@ from billing.stream.kafka_decode import KeptRecords
 from billing.stream.kafka_fetch import FetchedRecord, _Fetcher, _PartitionRecords
 
 PLAIN, GZIP = 0, 1
+BEFORE_CHECKSUM = 17  # a batch's length and format come before
 PAIR = TopicPartition("usage", 3)
 THEIRS = _PartitionRecords.__mro__[1]
 
@@ -80,6 +81,23 @@ def _batch(offset: int, records: int) -> bytearray:
     batch = bytearray(builder.build())
     struct.pack_into(">q", batch, 0, offset)
     return batch
+
+
+@settings(deadline=None)
+@given(logs(), st.data())
+def test_a_batch_is_intact_where_aiokafka_says_so(
+    log: tuple[bytes, list[tuple[int, int]], int], data: st.DataObject
+) -> None:
+    raw = bytearray(log[0])
+    if raw and data.draw(st.booleans()):
+        raw[data.draw(st.integers(BEFORE_CHECKSUM, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    records = KeptRecords(bytes(raw))
+    try:
+        while records.has_next():
+            batch = records.next_batch()
+            assert records.intact(batch) == batch.validate_crc()
+    except CorruptRecordException:  # a later batch's head was hit
+        return
 
 
 @pytest.mark.parametrize("at_a_time", [1, 2, 3, 100])

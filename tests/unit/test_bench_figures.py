@@ -11,7 +11,7 @@ from rich.console import Console
 
 from billing.lab.bench.counter import Counter
 from billing.lab.bench.cpu import family_seconds, own_seconds
-from billing.lab.bench.figures import Figure, Report
+from billing.lab.bench.figures import CORES, Figure, Report
 from billing.lab.bench.inflight_figures import FIGURES, latency_values, values_of
 from billing.lab.bench.results import Loaded, Outcome, Steady, Written
 from billing.lab.bench.series import Pace, Series
@@ -141,6 +141,8 @@ def _pace(per_second: float, **cpu_micros: float) -> Pace:
 
 OUTCOME = Outcome([0.001 * n for n in range(1, 101)], 50_000, 0.002, 0.004)
 
+OF_THE_MACHINE = {figure.key for figure in CORES}
+
 
 def test_inflight_gives_every_figure_that_it_names_and_names_every_one_that_it_gives() -> None:
     servers = {"consumer": 5.0, "redis": 4.0, "broker": 1.0, "postgres": 0.0}
@@ -149,7 +151,7 @@ def test_inflight_gives_every_figure_that_it_names_and_names_every_one_that_it_g
     calls = {"p50": 2500.0, "p99": 3000.0, "p99.9": 4000.0, "p100": 4500.0, "records": 500.0, "micros": 5.0}
     values = values_of(paces, calls, {"p50": 5.0, "p99.9": 9.0}, Loaded(50e3, 140, 100))
     values |= latency_values(OUTCOME, 50e3)
-    assert values.keys() | {"first_seconds"} == {f.key for f in FIGURES if not f.key.startswith("stage_")}
+    assert values.keys() | {"first_seconds", *OF_THE_MACHINE} == {f.key for f in FIGURES if not f.key.startswith("stage_")}
     assert values["memory_ratio"] == pytest.approx(0.909, abs=0.001)
     assert (values["naive_ratio"], values["hot_ratio"], values["cores"]) == pytest.approx((20, 0.95, 1.0))
     assert (values["latency_p50"], values["latency_p99"], values["latency_max"]) == pytest.approx((50, 99, 100))
@@ -164,7 +166,8 @@ def test_settle_gives_every_figure_that_it_names_and_names_every_one_that_it_giv
     written = [(Written(3_000, 1_000, 600_000, 10), 2_600, 1_000), (Written(3_000, 1_000, 600_000, 10), 2_600, 1_000)]
     steady = Steady(80e3, OUTCOME, {"consumer": 6.0, "postgres": 12.0})
     values = settle_values_of(paces, written, {1: 160e3, 4: 200e3}) | steady_values(steady, 104e3)
-    assert values.keys() | {"usage_bytes", "usage_rows", "opened_per_second"} == {f.key for f in SETTLE_FIGURES}
+    of_tables = {"usage_bytes", "usage_rows", "opened_per_second"}
+    assert values.keys() | of_tables | OF_THE_MACHINE == {f.key for f in SETTLE_FIGURES}
     assert values["sessions_per_second"] == pytest.approx(40e3)
     assert values["copy_ratio"] == pytest.approx(0.25)
     assert values["wal_per_session"] == 600

@@ -30,6 +30,13 @@ class Figure:
         return f"{value:,.{self.decimals}f}"
 
 
+CORES = (
+    Figure("core_turns", "the machine before the run: a loop of Python alone", "million turns/s", 1),
+    Figure("cores_worth", "  two at once, of what one makes alone", "times", 2),
+)
+"""Of `billing.lab.bench.cores`."""
+
+
 @dataclass(frozen=True)
 class Report:
     """All runs of one benchmark. `conditions` are what the figures hold for: machine, servers' settings, sizes."""

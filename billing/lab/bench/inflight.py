@@ -11,6 +11,7 @@ import msgspec
 
 from billing.lab.bench import scrape
 from billing.lab.bench.arms.task import Task
+from billing.lab.bench.cores import cores
 from billing.lab.bench.figures import Report, Values
 from billing.lab.bench.ground import Ground, prepared
 from billing.lab.bench.inflight_figures import ARMS, FIGURES, latency_values, values_of
@@ -53,7 +54,7 @@ async def run_inflight(options: Options, servers: Servers, say: Say) -> Report:
         loaded = await load(ground, say)
         for number in range(1, options.runs + 1):
             say(f"run {number} of {options.runs}")
-            runs.append(await Run(ground, options, say).all(loaded))
+            runs.append({**await cores(), **await Run(ground, options, say).all(loaded)})
         sizes = {"accounts": f"{options.accounts:,}", "events per arm and run": f"{options.events:,}"}
         sizes |= await conditions(servers, ground.redis)
         return Report("In-flight: usage.events into Redis", FIGURES, runs, sizes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from billing.lab.bench.figures import Figure
+from billing.lab.bench.figures import CORES, Figure
 from billing.lab.bench.results import Loaded, Outcome
 from billing.lab.bench.series import Pace
 from billing.lab.bench.stats import percentile
@@ -49,6 +49,7 @@ FIGURES = (
     Figure("record_bytes", "  of that in the hash of accounts (MEMORY USAGE)", "bytes", 0),
     Figure("opened_per_second", "opening entries applied", "accounts/s"),
     Figure("first_seconds", "start of the process to its first record", "s", 1),
+    *CORES,
 )
 
 

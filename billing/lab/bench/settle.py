@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from billing.lab.bench.arms.naive_ledger import TABLES
 from billing.lab.bench.arms.task import Task
 from billing.lab.bench.books import Books, open_books
+from billing.lab.bench.cores import cores
 from billing.lab.bench.cpu import own_seconds
 from billing.lab.bench.drain import watch
 from billing.lab.bench.figures import Report, Values
@@ -62,7 +63,7 @@ async def run_settle(options: Options, servers: Servers, say: Say) -> Report:
         empty_bytes, _ = await books.usage_bytes()
         for number in range(1, options.runs + 1):
             say(f"run {number} of {options.runs}")
-            values = await Run(ground, books, options, say).all()
+            values = {**await cores(), **await Run(ground, books, options, say).all()}
             table_bytes, rows = await books.usage_bytes()
             more = {"usage_bytes": (table_bytes - empty_bytes) / rows, "usage_rows": rows}
             runs.append({**values, **more, "opened_per_second": opened_per_second})

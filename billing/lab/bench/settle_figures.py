@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from billing.lab.bench.figures import Figure
+from billing.lab.bench.figures import CORES, Figure
 from billing.lab.bench.results import Steady, Written
 from billing.lab.bench.series import Pace
 from billing.lab.bench.stats import percentile
@@ -49,6 +49,7 @@ FIGURES = (
     Figure("usage_bytes", "usage table and its indexes, per row", "bytes"),
     Figure("usage_rows", "rows in it at the end of the run", "rows"),
     Figure("opened_per_second", "accounts opened in the ledger", "accounts/s"),
+    *CORES,
 )
 
 
