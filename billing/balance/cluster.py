@@ -20,6 +20,7 @@ from billing.balance.address import Host, StoreAddress
 from billing.balance.asking import ask_all
 from billing.balance.cluster_map import ClusterMap, NodeLine, merged, parse_nodes
 from billing.balance.connections import node_client
+from billing.balance.errors import may_lead_elsewhere
 from billing.balance.sentinels import NoMajority
 
 REFRESH_S = 0.1
@@ -59,7 +60,7 @@ class Cluster:
             self._doubtful = True
             return await command(self.at((moved.host or _host_of(node), moved.port)))
         except BaseException as error:  # a cancelled call too: it may have waited for a node that is gone
-            if not isinstance(error, ResponseError) or isinstance(error, _MOVING):
+            if not isinstance(error, ResponseError) or isinstance(error, _MOVING) or may_lead_elsewhere(error):
                 self._doubtful = True
             raise
 

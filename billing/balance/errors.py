@@ -24,7 +24,7 @@ CALL_ERRORS = (RedisError, OSError, TimeoutError)
 # the client replaces these servers' codes by classes
 _CODES: dict[type[Exception], str] = {ReadOnlyError: "READONLY", OutOfMemoryError: "OOM"}
 _UNREADABLE = ("data string too short", "Missing bytes in input", "Bad data format in input")  # of struct and cmsgpack
-UNREADABLE = "a record or a hold cannot be read (changed by another hand?): the reconciler mends and names it"
+UNREADABLE = "a record cannot be read (changed by another hand?): the reconciler mends and names it"
 _OF_CONNECTION: dict[type[Exception], str] = {
     AuthenticationError: "the login is refused",
     BusyLoadingError: "it is loading its data",

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import msgspec
 import structlog
 
 from billing.balance import metrics
@@ -135,7 +136,7 @@ class SignalPublisher:
             metrics.SIGNAL_BACKLOG.labels(str(lane.partition)).set(backlog)
             if not entries:
                 return None
-            stored = [(stream_id.decode(), StoredSignal.unpack(fields[1])) for stream_id, fields in entries]
+            stored = list(_readable(lane.partition, entries))
             records = await self._records(lane, timeline.decode(), stored)
             if not isinstance(records, list):
                 return records
@@ -145,7 +146,7 @@ class SignalPublisher:
                 return _Away(str(error))
             for _, signal in stored:
                 metrics.SIGNALS.labels(signal.kind).inc()
-            keep = _after(stored[-1][0])
+            keep = _after(entries[-1][0].decode())
 
     async def _records(
         self, lane: _Lane, timeline: str, stored: Sequence[tuple[str, StoredSignal]]
@@ -192,6 +193,16 @@ class SignalPublisher:
         return await self._functions.call(
             name, keys, lane.incarnation, lane.owner.epoch, lane.owner.nonce, *args
         )
+
+
+def _readable(partition: int, entries: Sequence[tuple[bytes, Sequence[bytes]]]) -> Iterator[tuple[str, StoredSignal]]:
+    """Entries by stream id, but for those that another hand wrote, or whose numbers it caused: nobody can tell them.
+    What they would have said of a balance is told by the repeats."""
+    for stream_id, fields in entries:
+        try:
+            yield stream_id.decode(), StoredSignal.unpack(fields[1])
+        except (msgspec.MsgspecError, ValueError, LookupError):
+            log.exception("signals.unreadable", partition=partition, entry=stream_id.decode())
 
 
 def _after(stream_id: str) -> str:

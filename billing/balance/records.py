@@ -51,9 +51,12 @@ class AccountRecord(msgspec.Struct):
 
     @staticmethod
     def unpack(packed: bytes) -> AccountRecord:
-        """The record in `packed`; raises struct.error for anything else."""
+        """The record in `packed`; raises struct.error or ValueError for anything else."""
         currency, *numbers, status, flags = _account.unpack(packed)
-        credit, used, held, limit, below, excluded, seq, last = map(int, numbers)
+        whole = [int(number) for number in numbers]
+        if whole != numbers:
+            raise ValueError("an account's numbers are whole")
+        credit, used, held, limit, below, excluded, seq, last = whole
         recharge_below = None if below == _NONE else below
         return AccountRecord(
             currency.decode(), credit, used, held, limit, recharge_below, excluded, seq, last, STATUSES[status], flags

@@ -17,10 +17,12 @@ from redis.asyncio.sentinel import (
     SentinelManagedSSLConnection,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from billing.balance.address import Host, StoreAddress
 from billing.balance.asking import ASK_S, ask_all
 from billing.balance.connections import cancellable, connection_options, node_client
+from billing.balance.errors import may_lead_elsewhere
 
 
 class NotPrimary(RedisConnectionError):
@@ -111,7 +113,8 @@ def sentinel_pool(address: StoreAddress, *, timeout_s: float, max_connections: i
 
 
 class _Checked(SentinelManagedConnection):
-    """Asks the server whether it is a primary: a sentinel may not know yet that it is none any more."""
+    """Asks the server whether it is a primary: a sentinel may not know yet that it is none any more. Left, as redis-py
+    leaves one that answers READONLY, where it answers NOREPLICAS."""
 
     async def connect_to(self, address: Host) -> None:
         await super().connect_to(address)  # type: ignore[no-untyped-call]  # redis-py
@@ -124,6 +127,14 @@ class _Checked(SentinelManagedConnection):
         if role not in (b"master", "master"):
             await self.disconnect()
             raise NotPrimary(f"the sentinels name a server whose role is {role!r}")
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)
+        except ResponseError as error:
+            if may_lead_elsewhere(error):
+                await self.disconnect()
+            raise
 
 
 class _CheckedSSL(_Checked, SentinelManagedSSLConnection, SSLConnection):

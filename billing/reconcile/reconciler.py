@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -28,9 +27,9 @@ from billing.ledger.queries import query
 from billing.ledger.trouble import Trouble, describe, trouble_of
 from billing.reconcile import metrics
 from billing.reconcile.cases import Cases
-from billing.reconcile.compare import Unknown
+from billing.reconcile.damaged_holds import damaged_holds
 from billing.reconcile.health import expecting_reader
-from billing.reconcile.judge import Judgement, Watch, judge
+from billing.reconcile.judge import Judgement, Watch, judge, kind_of
 from billing.reconcile.look import Look, Looker
 from billing.reconcile.putting_right import Recorded, record_and_repair
 from billing.reconcile.repeated import repeated_session
@@ -191,9 +190,13 @@ class Reconciler:
         if not self._cases.has(found.account):
             await self._record(connection, found, judgement)
         if judgement is Judgement.UNREADABLE and self._may_repair():
-            self._repairs.append(time.monotonic())
-            answer = await mend(self._functions, found.partition, found.account)
-            log.warning("reconcile.mended", account=found.account, partition=found.partition, answer=str(answer))
+            await self._mend(found)
+
+    async def _mend(self, found: Compared) -> object:
+        self._repairs.append(time.monotonic())
+        answer = await mend(self._functions, found.partition, found.account)
+        log.warning("reconcile.mended", account=found.account, partition=found.partition, answer=str(answer))
+        return answer
 
     async def _record(self, connection: Connection, found: Compared, judgement: Judgement) -> None:
         cause = None
@@ -222,13 +225,12 @@ class Reconciler:
         return False
 
     async def _look_at_holds(self, connection: Connection, reader: BalanceReader, looker: Looker) -> None:
-        """Is there a hold that nobody can read? Its next event would stop its partition; balances do not show it."""
-        for partition in range(self._settings.partitions):
-            async for accounts in reader.unreadable_holds(partition):
-                look = await looker.closer(connection, partition, sorted(accounts), time.monotonic() + WAIT_S)
-                for each in look.found:
-                    found = replace(each, comparison=Unknown("unreadable"))
-                    await self._act_on(connection, found, Judgement.UNREADABLE)
+        """Forget what nobody can read. Named once it was done: until then the books agree, and a finding would end."""
+        async for found in damaged_holds(connection, reader, looker, self._settings.partitions):
+            if self._may_repair() and await self._mend(found) == "mended":
+                await self._record(connection, found, Judgement.UNREADABLE)
+                now = time.monotonic()
+                self._watches[found.account] = Watch(found.partition, kind_of(found.comparison), now, 0, now)
 
     async def _look_at_tail(self, connection: Connection) -> None:
         """Has the ledger forgotten what it had published?"""

@@ -197,6 +197,21 @@ async def test_s24_an_expired_hold_is_published(store: Store, settings: Settings
     assert (expired.log_time_ms, expired.usage_position) == (late, 1)
 
 
+async def test_r9_what_is_no_signal_is_passed_and_trimmed(store: Store, settings: Settings, topic: str) -> None:
+    """Of numbers that another hand left in a record, say. Whoever owned the partition would end at the same entry."""
+    _, pos, *_, sig, _ = store.functions.keys.all(PARTITION, str(store.incarnation))
+    fraction = msgspec.msgpack.encode([5, "a1", "USD", 1.5, 0, False, 0, 1, 1, "c/a1/s1", 1.5])
+    for junk in (b"junk", fraction):
+        await store.client.xadd(sig, {"s": junk})
+    await store.client.hset(pos, "census", "0 0 0 0 0 0 0 0 0 2")
+    async with publisher_of(settings) as publisher, owning(store, topic, publisher) as owned:
+        await owned.take(opened("a1", credit=5_000_000))
+        await owned.use(charge(0, "a1", "s1", 6_000_000))
+        (told,) = await signals(settings, 1)
+        await drained(store)
+    assert isinstance(told, BalanceExhausted)
+
+
 async def test_what_holds_is_repeated_until_it_ends(store: Store, settings: Settings, topic: str) -> None:
     async with publisher_of(settings) as publisher, owning(store, topic, publisher, repeat_s=0.05) as owned:
         await owned.take(opened("a1", credit=400, below=500), opened("fine"))

@@ -32,7 +32,7 @@ from billing.devstack.valkey_cluster import command
 from billing.guard.places import Target
 from billing.guard.watch import Guard
 from billing.ledger.incarnations import Identity
-from billing.stream.sink import Applied, Unavailable
+from billing.stream.sink import Applied, ReadOnly, Unavailable
 
 
 @pytest.fixture
@@ -197,8 +197,11 @@ async def test_s49_a_proof_against_the_old_primary_is_refused(watched: Watched, 
 async def test_s49_calls_leave_an_old_primary_that_its_replicas_have_left(
     watched: Watched, functions: Functions
 ) -> None:
-    """Nobody can make it a replica, so it answers NOREPLICAS over the connection that calls have."""
+    """Nobody can make it a replica, so it answers NOREPLICAS over the connections that calls have, of either kind."""
     old, flow = watched.primary, await Flow(functions, 0).open()
+    client = open_client(watched.url)
+    pooled, keys = Functions(client, functions.keys), functions.keys.all(0, "1")
+    assert await pooled.call("lift", keys, "1", "no such halt") == ["moved"]
 
     async def left() -> bool:
         return bool((await command(old, "INFO", "replication"))["min_slaves_good_slaves"] == 0)
@@ -213,6 +216,9 @@ async def test_s49_calls_leave_an_old_primary_that_its_replicas_have_left(
     await until(left)
     await _applied_again(flow)
     assert flow.reasons == {"NOREPLICAS"}
+    assert await pooled.call("lift", keys, "1", "no such halt") == ReadOnly("NOREPLICAS")
+    assert await pooled.call("lift", keys, "1", "no such halt") == ["moved"]
+    await client.aclose()
     assert (await command(old, "INFO", "replication"))["role"] == "master"
     await flow.exact()
 

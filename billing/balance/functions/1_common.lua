@@ -18,6 +18,7 @@ end
 -- Records are packed as structs of doubles, which hold each integer within 2^53 exactly: half the time of msgpack.
 -- NONE stands for "no threshold".
 local ACCOUNT_FORMAT, HOLD_FORMAT = '<c3ddddddddBB', '<ddd'
+local HOLD_SIZE, NAN = 24, 0 / 0
 local NONE = -9007199254740992
 
 local function unpack_account(packed)
@@ -33,8 +34,11 @@ local function pack_account(r)
     r[SEQ], r[LAST], r[STATUS], r[FLAGS])
 end
 
--- Amount, elapsed, end of the lease.
+-- Amount, elapsed, end of the lease. An amount that is no whole number (`whole`) was written by another hand.
 local function unpack_hold(packed)
+  if #packed ~= HOLD_SIZE then
+    return NAN, 0, 0
+  end
   return struct.unpack(HOLD_FORMAT, packed)
 end
 
@@ -58,7 +62,7 @@ end
 -- Whether a record's amounts, sequence and offset are whole numbers within 2^53 (R10); a threshold may be missing.
 local function whole_account(record)
   for member = CREDIT, LAST do
-    if member ~= BELOW and not whole(record[member], 1 - SAFE) then
+    if not whole(record[member], 1 - SAFE) and not (member == BELOW and record[BELOW] == false) then
       return false
     end
   end

@@ -60,7 +60,9 @@ local function place(b, a, s, offset, amount, elapsed, lease_end)
   if hold then
     local old_elapsed, old_end
     before, old_elapsed, old_end = unpack_hold(hold)
-    if elapsed < old_elapsed then
+    if not whole(before, 0) then
+      return lose(b, a, 'unreadable', offset)
+    elseif elapsed < old_elapsed then
       return
     elseif elapsed == old_elapsed then
       amount = before
@@ -92,15 +94,18 @@ local function charge(b, a, s, offset, amount)
     return
   end
   local hold = b.hold[s]
+  local before = hold and unpack_hold(hold) or 0
   local currency, credit, used, held, limit, below, excluded, seq, last, status, flags =
     struct.unpack(ACCOUNT_FORMAT, b.account[a])
   if currency ~= b.currencies[a] then
     return lose(b, a, 'currency', offset)
   elseif not within(used + amount) then
     return lose(b, a, 'overflow', offset)
+  elseif not whole(before, 0) then
+    return lose(b, a, 'unreadable', offset)
   end
   if hold then
-    held = held - unpack_hold(hold)
+    held = held - before
     b.hold[s] = false
     b.released[#b.released + 1] = b.sessions[s]
   end

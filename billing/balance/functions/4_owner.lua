@@ -31,24 +31,57 @@ local function lift(keys, args) -- ARGV goes on after the incarnation: reason
   return {'applied'}
 end
 
+-- The amount of a hold that is as the functions write it, else false.
+local function readable_hold(packed)
+  local amount, elapsed, lease_end = unpack_hold(packed)
+  return whole(amount, 0) and whole(elapsed, 0) and whole(lease_end, 0) and amount
+end
+
+-- Looks through the holds of the whole partition, 0.7 us each: what those of an account hold that can be read, and the
+-- sessions of the others.
+local function held_by(keys, account)
+  local cursor, amounts, lost, held = '0', {}, {}, 0
+  repeat
+    local page = redis.call('HSCAN', keys[SESS], cursor, 'MATCH', '?/' .. account .. '/*', 'COUNT', CHUNK)
+    cursor = page[1]
+    for i = 1, #page[2], 2 do -- a session may come twice
+      amounts[page[2][i]] = readable_hold(page[2][i + 1])
+    end
+  until cursor == '0'
+  for session, amount in pairs(amounts) do
+    held = held + (amount or 0)
+    if not amount then
+      lost[#lost + 1] = session
+    end
+  end
+  return held, lost
+end
+
 -- Release these sessions' holds in tables: returns the accounts' fields to write. With an outbox the holds have expired:
--- that is a signal, and what it changes is watched; not where the balance is unknown (R1).
+-- that is a signal, and what it changes is watched; not where the balance is unknown (R1). Of a hold that cannot be read
+-- nobody knows what it held: it goes without a signal, and what the account holds is counted anew.
 local function release(keys, sessions, out)
-  local holds, names, freed, records = read_all('HMGET', keys[SESS], sessions), {}, {}, {}
+  local holds, names, freed, damaged = read_all('HMGET', keys[SESS], sessions), {}, {}, {}
   for i, session in ipairs(sessions) do
     local account = string.match(session, '^[^/]*/([^/]*)/')
     if holds[i] and not freed[account] then
       freed[account] = {}
       names[#names + 1] = account
     end
-    if holds[i] then
-      freed[account][session] = unpack_hold(holds[i])
+    local amount = holds[i] and readable_hold(holds[i])
+    if amount then
+      freed[account][session] = amount
+    elseif holds[i] then
+      damaged[account] = true
     end
   end
   local unknown, set = read_all('HMGET', keys[DERIVING], names), {}
   for i, packed in ipairs(read_all('HMGET', keys[ACCT], names)) do
     if packed then
       local account, record = names[i], unpack_account(packed)
+      if damaged[account] then
+        record[HELD] = held_by(keys, account)
+      end
       for _, amount in pairs(freed[account]) do
         record[HELD] = record[HELD] - amount
       end
@@ -135,7 +168,7 @@ end
 
 -- Holds that were passed while the balance was unknown (session, amount, elapsed, lease end, …), taken as `place` takes
 -- them. Returns what to write; nil where what is held leaves its bounds.
-local function bring_back(keys, state, record, passed)
+local function bring_back(keys, state, account, record, passed)
   local sessions, settled, set, leases = {}, {}, {}, {}
   for i = 1, #passed, 4 do
     sessions[#sessions + 1] = passed[i]
@@ -146,7 +179,13 @@ local function bring_back(keys, state, record, passed)
       settled[i] = settled[i] or found == 1
     end
   end
-  for i, packed in ipairs(read_all('HMGET', keys[SESS], sessions)) do
+  local before_all = read_all('HMGET', keys[SESS], sessions)
+  for i, packed in ipairs(before_all) do
+    if packed and not readable_hold(packed) then -- as if it were not there
+      before_all[i], record[HELD] = false, held_by(keys, account)
+    end
+  end
+  for i, packed in ipairs(before_all) do
     local amount, elapsed, lease_end = passed[4 * i - 2], passed[4 * i - 1], passed[4 * i]
     local before, old_elapsed, old_end = 0, -1, 0
     if packed then
@@ -193,7 +232,7 @@ local function derive(keys, args)
   local old = redis.call('HGET', keys[ACCT], args[7])
   old = old and unpack_account(old)
   record[HELD] = old and old[HELD] or 0
-  local holds, leases = bring_back(keys, state, record, cmsgpack.unpack(args[11]))
+  local holds, leases = bring_back(keys, state, args[7], record, cmsgpack.unpack(args[11]))
   if not holds then
     return {'overflow'}
   end
@@ -220,38 +259,11 @@ end
 local function readable_unknown(packed)
   local decoded, unknown = pcall(cmsgpack.unpack, packed)
   return decoded and type(unknown) == 'table' and type(unknown[U_REASON]) == 'string' and whole(unknown[U_OFFSET], 0)
-    and whole(unknown[U_SEEN], 0) and whole(unknown[U_FIRST], 0) and unknown
+    and whole(unknown[U_SEEN], 0) and whole(unknown[U_FIRST], 0) and #unknown == U_FIRST
+    and unknown
 end
 
-local function readable_hold(packed)
-  if #packed ~= struct.size(HOLD_FORMAT) then
-    return false
-  end
-  local amount, elapsed, lease_end = unpack_hold(packed)
-  return whole(amount, 0) and whole(elapsed, 0) and whole(lease_end, 0) and amount
-end
-
--- Looks through the holds of the whole partition, 0.7 us each: what those of an account hold that can be read, and the
--- sessions of the others.
-local function held_by(keys, account)
-  local cursor, amounts, lost, held = '0', {}, {}, 0
-  repeat
-    local page = redis.call('HSCAN', keys[SESS], cursor, 'MATCH', '?/' .. account .. '/*', 'COUNT', CHUNK)
-    cursor = page[1]
-    for i = 1, #page[2], 2 do -- a session may come twice
-      amounts[page[2][i]] = readable_hold(page[2][i + 1])
-    end
-  until cursor == '0'
-  for session, amount in pairs(amounts) do
-    held = held + (amount or 0)
-    if not amount then
-      lost[#lost + 1] = session
-    end
-  end
-  return held, lost
-end
-
--- What another hand made unreadable stops its partition. In a record's place comes an empty one, of a balance that is
+-- A record that another hand made unreadable stops its partition. In its place comes an empty one, of a balance that is
 -- unknown until the owner has derived it; holds that cannot be read are forgotten. Anything else is left alone.
 -- ARGV goes on after the incarnation: account
 local function mend(keys, args)
@@ -268,6 +280,12 @@ local function mend(keys, args)
     return {'moved'}
   end
   local out = outbox(at, state.log_time)
+  if record and #lost > 0 then
+    record[HELD] = held
+    if not why then
+      watch(keys, out, account, record)
+    end
+  end
   mark_torn(keys)
   write_all('HDEL', keys[SESS], lost)
   write_all('ZREM', keys[LEASE], lost)
@@ -275,10 +293,6 @@ local function mend(keys, args)
     write('SREM', keys[ALERT], account)
     write('HSET', keys[ACCT], account, pack_account({'XXX', 0, 0, held, 0, false, 0, 0, -1, IS_OPEN, 0}))
   elseif record and #lost > 0 then
-    record[HELD] = held
-    if not why then
-      watch(keys, out, account, record)
-    end
     write_signals(keys, out)
     write('HSET', keys[ACCT], account, pack_account(record))
   end

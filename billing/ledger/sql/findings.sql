@@ -9,8 +9,8 @@ select id from open_findings
  order by id limit 1;
 
 -- name: ever
--- The first finding of kind $1 about subject $3 (of kind $2), open or not.
-select id from findings where kind = $1 and session_kind = $2 and session_id = $3 order by id limit 1;
+-- A finding of kind $1 about subject $3 (of kind $2), open or not.
+select id from findings where kind = $1 and session_kind = $2 and session_id = $3 limit 1;
 
 -- name: add
 -- Record a finding: $1 kind, $2 account, $3 partition, $4 kind of subject, $5 subject, $6 detail. Returns its number.
