@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -28,7 +29,6 @@ from schemas.usage import (
     ItemCompletedEvent,
     MessageAcceptedEvent,
     MessageCompletedEvent,
-    Tick,
     UsageEvent,
 )
 
@@ -54,14 +54,15 @@ Pricer: TypeAlias = Callable[[Record, UsageEvent, Tariff, datetime], "Op_co | De
 """What an event asks for by its tariff, None for nothing; the moment is that of its price."""
 
 
-# When the price was fixed, where the event says so.
+# When the price of usage was fixed: where the event may say so, else its own time.
+_TIME = attrgetter("time")
 _PRICE_TIMES: dict[type, Callable[[Any], datetime | None]] = {
-    CallStartedEvent: lambda event: None,
-    CallProgressedEvent: lambda event: event.data.answered_at,
-    CallCompletedEvent: lambda event: event.data.answered_at,
-    MessageAcceptedEvent: lambda event: None,
-    MessageCompletedEvent: lambda event: event.data.accepted_at,
-    ItemCompletedEvent: lambda event: None,
+    CallStartedEvent: _TIME,
+    CallProgressedEvent: attrgetter("data.answered_at"),
+    CallCompletedEvent: attrgetter("data.answered_at"),
+    MessageAcceptedEvent: _TIME,
+    MessageCompletedEvent: attrgetter("data.accepted_at"),
+    ItemCompletedEvent: _TIME,
 }
 
 
@@ -83,23 +84,27 @@ class VerdictOf(Generic[Op_co]):
 
     def classify(self, record: Record) -> Op_co | DeadLetter | Stray | NeedsHorizon | None:
         """The verdict on `record`; None: it asks for nothing (a tick). Never raises, whatever the bytes."""
-        event = decode(record)
-        if isinstance(event, Undecodable):
-            return DeadLetter(record, event.reason, event.detail)
-        if isinstance(event, Tick):
-            return None
-        account = event.subject
+        event: Any = decode(record)
+        price_time_of = _PRICE_TIMES.get(type(event))
+        if price_time_of is None:
+            return DeadLetter(record, event.reason, event.detail) if isinstance(event, Undecodable) else None
+        account: str = event.subject
         if record.key != account.encode():
             return DeadLetter(record, DeadLetterReason.KEY_MISMATCH, "the key is not the subject")
         if record.timestamp != self._log_ms:
             self._set_bounds(record.timestamp)
-        time = event.time
-        price_time = _PRICE_TIMES[type(event)](event) or time
-        if time >= self._newest or price_time >= self._newest:
-            return DeadLetter(record, DeadLetterReason.TIME_IN_FUTURE, "more than five minutes after the record")
-        if time < self._oldest or price_time < self._oldest:
-            return DeadLetter(record, DeadLetterReason.TIME_TOO_OLD, "more than 90 days before the record")
+        time: datetime = event.time
+        price_time = price_time_of(event) or time
+        if not self._oldest <= time < self._newest or (
+            price_time is not time and not self._oldest <= price_time < self._newest
+        ):
+            return self._untimely(record, max(time, price_time))
         return self._for_account(record, event, account, price_time)
+
+    def _untimely(self, record: Record, latest: datetime) -> DeadLetter:
+        if latest >= self._newest:
+            return DeadLetter(record, DeadLetterReason.TIME_IN_FUTURE, "more than five minutes after the record")
+        return DeadLetter(record, DeadLetterReason.TIME_TOO_OLD, "more than 90 days before the record")
 
     def _for_account(
         self, record: Record, event: UsageEvent, account: str, price_time: datetime
