@@ -16,6 +16,7 @@ from aiokafka.record.memory_records import MemoryRecords
 
 _BATCH_HEAD = struct.Struct(">qi")  # base offset, length of what follows
 _SUMMED = 21  # a batch's checksum is of its bytes from here on
+_BY_PROCESSOR = google_crc32c.implementation == "c"  # not where it was installed without a wheel
 
 
 class KeptRecords:
@@ -36,6 +37,8 @@ class KeptRecords:
 
     def intact(self, batch: Any) -> bool:
         """Whether `batch`, which came last, matches its checksum."""
+        if not _BY_PROCESSOR:
+            return bool(batch.validate_crc())
         summed = google_crc32c.value(self.raw[self._begin + _SUMMED : self._end])
         return bool(summed == batch.crc)
 
