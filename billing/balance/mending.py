@@ -1,4 +1,4 @@
-"""Mending what another hand made unreadable, an account's record or a hold: it would stop its partition."""
+"""Mending what another hand made unreadable: an account's record, which would stop its partition, or a hold."""
 
 from __future__ import annotations
 

@@ -179,13 +179,16 @@ local function bring_back(keys, state, account, record, passed)
       settled[i] = settled[i] or found == 1
     end
   end
-  local before_all = read_all('HMGET', keys[SESS], sessions)
-  for i, packed in ipairs(before_all) do
+  local stored, damaged = read_all('HMGET', keys[SESS], sessions), false
+  for i, packed in ipairs(stored) do
     if packed and not readable_hold(packed) then -- as if it were not there
-      before_all[i], record[HELD] = false, held_by(keys, account)
+      stored[i], damaged = false, true
     end
   end
-  for i, packed in ipairs(before_all) do
+  if damaged then
+    record[HELD] = held_by(keys, account)
+  end
+  for i, packed in ipairs(stored) do
     local amount, elapsed, lease_end = passed[4 * i - 2], passed[4 * i - 1], passed[4 * i]
     local before, old_elapsed, old_end = 0, -1, 0
     if packed then
@@ -279,8 +282,8 @@ local function mend(keys, args)
   if readable and #lost == 0 then
     return {'moved'}
   end
-  local out = outbox(at, state.log_time)
-  if record and #lost > 0 then
+  local out, recounted = outbox(at, state.log_time), record and #lost > 0
+  if recounted then
     record[HELD] = held
     if not why then
       watch(keys, out, account, record)
@@ -292,7 +295,7 @@ local function mend(keys, args)
   if packed and not record then
     write('SREM', keys[ALERT], account)
     write('HSET', keys[ACCT], account, pack_account({'XXX', 0, 0, held, 0, false, 0, 0, -1, IS_OPEN, 0}))
-  elseif record and #lost > 0 then
+  elseif recounted then
     write_signals(keys, out)
     write('HSET', keys[ACCT], account, pack_account(record))
   end
