@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import astuple
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -17,6 +18,7 @@ from billing.ledger.roles import scram_verifier
 from billing.settings import Settings
 
 LIMIT_S = 60.0
+POLL_S = 0.02
 SCAN_KEYS = 1000
 
 
@@ -86,14 +88,24 @@ async def delete_keys(settings: Settings) -> None:
 
 
 async def _delete_topics(settings: Settings) -> None:
+    """Delete the namespace's topics and see them gone: a broker learns of what the controller did a moment later.
+
+    The known names are deleted unseen, so that a topic made just before, of which the broker has not heard, is too.
+    """
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=20_000)
     await admin.start()
     try:
-        topics = [topic for topic in await admin.list_topics() if topic.startswith(f"{settings.namespace}.")]
-        if topics:
-            await admin.delete_topics(topics)
+        there = [*astuple(settings.topics), *await _topics_of(admin, settings.namespace)]
+        while there:
+            await admin.delete_topics(sorted(set(there)))
+            if there := await _topics_of(admin, settings.namespace):
+                await asyncio.sleep(POLL_S)
     finally:
         await admin.close()
+
+
+async def _topics_of(admin: AIOKafkaAdminClient, namespace: str) -> list[str]:
+    return [topic for topic in await admin.list_topics() if topic.startswith(f"{namespace}.")]
 
 
 def _with_database(dsn: str, database: str) -> str:
