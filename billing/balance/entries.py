@@ -38,7 +38,7 @@ class EntriesInterpreter:
         for taken, record in enumerate(records):
             op = _interpret(record)
             if isinstance(op, Malformed):
-                return Interpretation(ops, taken) if taken or before is not None else Interpretation([op], 1)
+                return Interpretation(ops, taken) if taken or before is not None else Interpretation([op], 1, ends=True)
             if self._partitions is None or home_partition(op.account, self._partitions) == record.partition:
                 ops.append(op)
         return Interpretation(ops, len(records))

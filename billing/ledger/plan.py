@@ -8,11 +8,13 @@ from billing.settings import Settings
 from billing.stream.catalogue import LiveCatalogue
 from billing.stream.kafka_reader import LogReader
 from billing.stream.plan import Plan
+from billing.stream.preparing import Preparing
 from billing.usage.classify import LedgerClassifier
 from billing.usage.interpreters import UsageInterpreter
 from billing.usage.ops import UsageOp
 
 BATCH_RECORDS = 5_000
+PIECE_RECORDS = 200  # a settlement takes tens of milliseconds: nothing waits for a shorter turn
 
 
 def settlement_plan(
@@ -28,6 +30,7 @@ def settlement_plan(
         interpreters={usage: UsageInterpreter(LedgerClassifier(live.catalogue, settings.partitions))},
         reader=reader,
         max_records={usage: BATCH_RECORDS},
+        preparing=Preparing(PIECE_RECORDS),
         catch_up=live.catch_up,
         await_horizon=live.await_horizon,
     )

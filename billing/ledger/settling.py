@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias
 
 from msgspec.structs import astuple
@@ -35,10 +36,11 @@ class CurrencySum:
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """Rows of one settlement. `lines` is empty when nothing costs anything; `uncharged` are the accounts, with their
-    currency, that have sessions but no line: nothing else would notice that the ledger does not have them."""
+    """Rows of one settlement; those of `usage` are made as they are asked for, once. `lines` is empty when nothing
+    costs anything; `uncharged` are the accounts, with their currency, that have sessions but no line: nothing else
+    would notice that the ledger does not have them."""
 
-    usage: list[Row]
+    usage: Iterator[Row]
     lines: list[Row]
     sums: list[CurrencySum]
     uncharged: list[tuple[str, str]]
@@ -51,12 +53,12 @@ class Settling:
 
 def settling(charges: Iterable[Charge], partition: int, entry_id: int) -> Settling:
     """The rows of `charges`, each of another session, as settlement `entry_id` of `partition`."""
-    usage: list[Row] = []
+    usage: list[Iterator[Row]] = []
     lines: list[Row] = []
     sums: list[CurrencySum] = []
     uncharged: list[tuple[str, str]] = []
     for currency, of_currency in _by_currency(charges).items():
-        usage += [(*astuple(charge), partition, entry_id if charge.amount_micros else None) for charge in of_currency]
+        usage.append((*astuple(each), partition, entry_id if each.amount_micros else None) for each in of_currency)
         totals = _totals(of_currency)
         free = {charge.account for charge in of_currency if not charge.amount_micros}
         amount_micros = sum([amount_micros for amount_micros, _ in totals.values()])
@@ -68,7 +70,7 @@ def settling(charges: Iterable[Charge], partition: int, entry_id: int) -> Settli
         if amount_micros:
             lines.append((entry_id, "revenue", None, partition, currency, amount_micros, None))
         uncharged += [(account, currency) for account in free - totals.keys()]
-    return Settling(usage, lines, sums, uncharged)
+    return Settling(chain.from_iterable(usage), lines, sums, uncharged)
 
 
 def _by_currency(charges: Iterable[Charge]) -> dict[str, list[Charge]]:

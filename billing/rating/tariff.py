@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from billing.money import MAX_MICROS
+from billing.rating.price import call_price
 from schemas.catalogue import Rate, RateDirection, TariffKind, TariffVersion
+from schemas.common import MAX_COUNT
+from schemas.usage import MAX_RESERVE_SECONDS
 
 _MEMO_LIMIT = 65_536
 
@@ -45,9 +49,10 @@ def _lengths(prefixes: Iterable[str]) -> list[int]:
 
 
 class Tariff:
-    """A tariff version with its look-up tables. `effective_ms` 0 is the beginning of time."""
+    """A tariff version with its look-up tables. `effective_ms` 0 is the beginning of time. `calls_in_range`: no
+    call can cost 2^53 micro-units or more (R10), whatever an event says: who needs no price need not work one out."""
 
-    __slots__ = ("_items", "_tables", "content", "currency", "effective_ms", "plan", "version")
+    __slots__ = ("_items", "_tables", "calls_in_range", "content", "currency", "effective_ms", "plan", "version")
 
     def __init__(self, content: TariffVersion) -> None:
         self.content = content
@@ -55,6 +60,7 @@ class Tariff:
         self.version = content.version
         self.currency = content.currency
         self.effective_ms = content.effective_ms
+        self.calls_in_range = all(_dearest(rate) <= MAX_MICROS for rate in content.rates if rate.kind == "call")
         self._items: dict[str, Rate] = {rate.match: rate for rate in content.rates if rate.kind == "item"}
         by_use: dict[tuple[TariffKind, RateDirection], dict[str, Rate]] = {}
         for rate in content.rates:
@@ -75,6 +81,11 @@ class Tariff:
     def item(self, sku: str) -> Rate | None:
         """The rate of exactly this sku."""
         return self._items.get(sku)
+
+
+def _dearest(rate: Rate) -> int:
+    """The most that a call can cost or hold by this rate, in micro-units: prices grow with the seconds."""
+    return call_price(rate, MAX_COUNT + MAX_RESERVE_SECONDS)
 
 
 def _as_dialled(match: str) -> str:

@@ -17,6 +17,9 @@ from billing.stream.verify import AtEndOfRetention, Matches, Mismatch, Verdict, 
 
 log = structlog.get_logger(__name__)
 
+DISAGREED_SECONDS = 0.01
+"""Before a look at records that are there and could not be taken."""
+
 
 class Cursor(Generic[Op]):
     """Reads one partition of the plan's topics; `state.positions` says from where."""
@@ -48,7 +51,7 @@ class Cursor(Generic[Op]):
             log.warning("position.unproven", group=self._plan.group, topic=topic, partition=self._state.partition)
         elif verdict.log_time_ms is not None:
             self._state.log_times_ms[topic] = verdict.log_time_ms
-        if seek:
+        if seek or leader != self._leaders.get(topic):  # of another leader, what was fetched before is dropped
             self.seek(topic)
         self._leaders[topic] = leader
         return Step.GO_ON
@@ -57,14 +60,32 @@ class Cursor(Generic[Op]):
         """The next fetch of this topic begins at the sink's position."""
         self._log.seek(topic, self._state.partition, self._state.positions[topic].offset)
 
-    async def fetch(self, topics: Sequence[str], wait_seconds: float) -> Mapping[str, Fetched] | Step:
-        """Records of these topics from the positions on; none of a topic whose client stood elsewhere."""
-        limit = min(self._plan.batch_limit(topic) for topic in topics)
+    async def next(self, topics: Sequence[str], wait_seconds: float) -> Mapping[str, Fetched] | Step:
+        """The first records, for `more` to go on with, of the first of these topics that has any, else of whatever
+        comes first within the time."""
+        at_hand = self._at_hand(topics)
+        if at_hand is None:
+            with self._state.waiting():
+                await self._log.wait(self._state.partition, topics, int(wait_seconds * 1000))
+            at_hand = self._at_hand(topics)
+        if at_hand is None:
+            return await self._fetch(topics)
+        fetched = self.more(at_hand, self._state.positions[at_hand].offset, self._plan.first_piece(at_hand))
+        if fetched is not None:
+            return {at_hand: fetched}
+        await self._sleep(DISAGREED_SECONDS)  # whatever it is, it is not looked at in a loop
+        return await self._fetch((at_hand,))
+
+    def _at_hand(self, topics: Sequence[str]) -> str | None:
+        return next((topic for topic in topics if self._log.at_hand(topic, self._state.partition)), None)
+
+    async def _fetch(self, topics: Sequence[str]) -> Mapping[str, Fetched] | Step:
+        """What there is of these topics from the positions on, and what only the client can say: that it is away, or
+        stands elsewhere."""
+        limit = min(self._plan.first_piece(topic) for topic in topics)
         try:
             with self._state.waiting():
-                fetched = await self._log.fetch(
-                    self._state.partition, topics, max_records=limit, timeout_ms=int(wait_seconds * 1000)
-                )
+                fetched = await self._log.fetch(self._state.partition, topics, max_records=limit)
         except OutOfRange:
             return await self._out_of_range(topics)
         except LogAway as error:
@@ -76,9 +97,15 @@ class Cursor(Generic[Op]):
                 return await self._other_leader(topics)
         return {topic: part for topic, part in fetched.items() if self._continues(topic, part)}
 
-    def at_hand(self, topic: str) -> bool:
-        """Whether a fetch of this topic would not wait."""
-        return self._log.at_hand(topic, self._state.partition)
+    def more(self, topic: str, from_offset: int, most: int) -> Fetched | None:
+        """Up to `most` records from `from_offset` on, holes included, where the client has them already and they come
+        from the leader that was verified last; None where only `fetch` can go on."""
+        fetched = self._log.take(topic, self._state.partition, most)
+        if fetched is None or self._log.leader(topic, self._state.partition) != self._leaders.get(topic):
+            return None
+        self._away.reset()
+        # what was taken and is not used is missing at the next fetch, which then seeks
+        return fetched if fetched.from_offset == from_offset else None
 
     async def end(self, topic: str) -> int:
         """The topic's end now, waiting while Kafka is away."""

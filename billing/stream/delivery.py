@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeAlias
 
 import structlog
@@ -14,7 +16,8 @@ from billing.stream.cursor import Cursor
 from billing.stream.lane_state import LaneState, State, Step, settle_claim
 from billing.stream.log import Fetched, LogAway
 from billing.stream.plan import Plan
-from billing.stream.record import Position, Record, fingerprint
+from billing.stream.preparing import More, Prepared
+from billing.stream.record import Position, fingerprint
 from billing.stream.sink import (
     Applied,
     Batch,
@@ -23,6 +26,7 @@ from billing.stream.sink import (
     Fenced,
     Halted,
     Op,
+    Owner,
     ReadOnly,
     Refused,
     Unavailable,
@@ -35,6 +39,21 @@ Settled: TypeAlias = Applied | Behind | CatchUp | Fenced | Refused | Halted | Un
 """Every answer of `apply` but those that only say "not now"."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """A batch that goes again from this position after catching up, while its claim lasts."""
+
+    owner: Owner
+    topic: str
+    from_offset: int
+    wanted: CatchUp
+    backoff: Backoff
+
+    def is_of(self, state: LaneState) -> bool:
+        """Whether the next batch of the topic is this one."""
+        return (state.owner, state.positions[self.topic].offset) == (self.owner, self.from_offset)
+
+
 class Delivery(Generic[Op]):
     """Applies what a cursor fetched, one partition, one batch at a time."""
 
@@ -43,51 +62,55 @@ class Delivery(Generic[Op]):
         self._cursor = cursor
         self._state = state
         self._draining = False
+        self._again: _Again | None = None
 
     async def deliver(self, topic: str, fetched: Fetched) -> Step:
-        """Apply everything fetched of a topic, the hole behind it included."""
-        if not fetched.records:
-            return await self._step_over_hole(topic, fetched.next_offset)
-        records: Sequence[Record] = fetched.records
-        caught_up: CatchUp | None = None
-        backoff = self._backoff()
-        while records:
+        """Apply what was fetched of a topic and what is there behind it, up to a batch, holes included. Where the
+        interpreter ends a batch sooner, what it leaves makes others, with nothing more behind it."""
+        left: Fetched | None = fetched
+        more: More = partial(self._cursor.more, topic)
+        limit = self._plan.batch_limit(topic)
+        while left is not None:
             with self._state.waiting():
-                made = await self._plan.preparing.interpret(self._plan.interpreters[topic], records)
-            if made.taken == 0 and made.needs_horizon_ms is None:
-                raise RuntimeError(f"the interpreter of {topic} took nothing at offset {records[0].offset}")
-            if made.taken:
-                done = records[: made.taken]
-                whole = made.taken == len(records)
-                to_offset = fetched.next_offset if whole else None
-                batch = self._batch(topic, done, made.ops, to_offset, caught_up is not None)
-                answer = await self._apply(batch, backoff)
-                if isinstance(answer, CatchUp | Unavailable):
-                    caught_up = _wanted(answer, caught_up)
-                    answer = await self._catch_up(caught_up.topic)
-                    if answer is Step.GO_ON:
-                        continue  # the verdicts may have changed: interpret again
-                if answer is not Step.GO_ON:
-                    return answer
-                backoff = self._backoff()
-                metrics.RECORDS.labels(self._plan.group, topic).inc(made.taken)
-                self._state.log_times_ms[topic] = done[-1].timestamp
-                records = records[made.taken :]
-            if records and made.needs_horizon_ms is not None:
+                made = await self._plan.preparing.prepare(self._plan.interpreters[topic], left, more, limit)
+            if made.next_offset > self._state.positions[topic].offset:
+                step = await self._apply_prepared(topic, made)
+                if step is not Step.GO_ON:
+                    return step
+            if made.needs_horizon_ms is not None:
                 await self._await_horizon(made.needs_horizon_ms)
+            left, more = made.left, _nothing_more
         return Step.GO_ON
 
-    async def _step_over_hole(self, topic: str, next_offset: int) -> Step:
-        if next_offset <= self._state.positions[topic].offset:
-            return Step.GO_ON
-        answer = await self._apply(self._batch(topic, (), (), next_offset, False), self._backoff())
+    async def _apply_prepared(self, topic: str, made: Prepared[Op]) -> Step:
+        again = self._goes_again(topic)
+        batch = self._batch(topic, made, caught_up=again is not None)
+        backoff = self._backoff() if again is None else again.backoff
+        answer = await self._apply(batch, backoff)
         if isinstance(answer, CatchUp | Unavailable):
-            raise RuntimeError(f"the sink answered {answer} to an empty batch")  # noqa: TRY004 - no type error
+            wanted = _wanted(answer, None if again is None else again.wanted)
+            step = await self._catch_up(wanted.topic)
+            if step is Step.GO_ON:  # the verdicts may have changed: interpret again
+                self._again = _Again(batch.owner, topic, batch.from_offset, wanted, backoff)
+                self._state.become(State.RUNNING)
+                self._cursor.seek(topic)
+                return Step.SOUGHT
+            return step
+        if answer is Step.GO_ON:
+            metrics.RECORDS.labels(self._plan.group, topic).inc(made.taken)
+            self._state.log_times_ms[topic] = batch.log_time_ms
         return answer
 
-    def _batch(
-        self, topic: str, done: Sequence[Record], ops: Sequence[Op], next_offset: int | None, caught_up: bool
-    ) -> Batch[Op]:
+    def _goes_again(self, topic: str) -> _Again | None:
+        """What is known of the next batch of `topic`, where it is one that was caught up. Said once: a sink that goes
+        back to the same position later has gone back in the other topic too (S05)."""
+        again = self._again
+        if again is None or again.topic != topic:
+            return None
+        self._again = None
+        return again if again.is_of(self._state) else None
+
+    def _batch(self, topic: str, made: Prepared[Op], *, caught_up: bool) -> Batch[Op]:
         position = self._state.positions[topic]
         assert self._state.owner is not None  # nothing is delivered before it is claimed
         return Batch(
@@ -95,10 +118,10 @@ class Delivery(Generic[Op]):
             topic=topic,
             partition=self._state.partition,
             from_offset=position.offset,
-            to_offset=done[-1].offset + 1 if next_offset is None else next_offset,
-            fingerprint=fingerprint(done[-1]) if done else position.fingerprint,
-            log_time_ms=done[-1].timestamp if done else self._state.log_times_ms.get(topic, 0),
-            ops=ops,
+            to_offset=made.next_offset,
+            fingerprint=position.fingerprint if made.last is None else fingerprint(made.last),
+            log_time_ms=self._state.log_times_ms.get(topic, 0) if made.last is None else made.last.timestamp,
+            ops=made.ops,
             caught_up=caught_up,
         )
 
@@ -164,7 +187,7 @@ class Delivery(Generic[Op]):
         try:
             end = await self._cursor.end(topic)
             while self._state.positions[topic].offset < end:
-                fetched = await self._cursor.fetch((topic,), self._plan.timings.idle_wait_seconds)
+                fetched = await self._cursor.next((topic,), self._plan.timings.idle_wait_seconds)
                 step = fetched if isinstance(fetched, Step) else Step.GO_ON
                 if not isinstance(fetched, Step) and topic in fetched:
                     step = await self.deliver(topic, fetched[topic])
@@ -198,6 +221,10 @@ class Delivery(Generic[Op]):
                 )  # fmt: skip
             with self._state.waiting():
                 await self._plan.clock.sleep(backoff.next_seconds())
+
+
+def _nothing_more(_from_offset: int, _most: int) -> None:
+    return None
 
 
 def _wanted(answer: CatchUp | Unavailable, before: CatchUp | None) -> CatchUp:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -36,7 +37,7 @@ REBALANCE_TIMEOUT_MS = 30_000
 REQUEST_TIMEOUT_MS = 20_000
 METADATA_MAX_AGE_MS = 60_000  # within this time added partitions are noticed (S16)
 NEVER_MS = 2**31 - 1
-FETCH_GRACE_SECONDS = 5.0  # beyond the caller's own timeout: a rebalance under way ends our lanes anyway
+FETCH_SECONDS = 5.0  # it waits for nothing but a rebalance under way, which ends our lanes anyway
 LEAVE_SECONDS = 5.0
 
 Group = Callable[[], "KafkaMembership"]
@@ -116,16 +117,18 @@ class KafkaMembership:
             raise LogAway(f"cannot join at {self._bootstrap}: {error or type(error).__name__}") from error
         consumer.subscribe(self._topics, listener=_Rebalances(self._topics, listener))
 
-    async def fetch(
-        self, partition: int, topics: Sequence[str], *, max_records: int, timeout_ms: int
-    ) -> Mapping[str, Fetched]:
+    async def wait(self, partition: int, topics: Sequence[str], timeout_ms: int) -> None:
+        pairs = [TopicPartition(topic, partition) for topic in topics]
+        await self._fetching().arrival(pairs, timeout_ms / 1000)
+
+    async def fetch(self, partition: int, topics: Sequence[str], *, max_records: int) -> Mapping[str, Fetched]:
         consumer = self._joined()
         pairs = {TopicPartition(topic, partition): topic for topic in topics}
         try:
             # `position` answers at once after a seek: nothing else of this partition runs between it and getmany
-            async with asyncio.timeout(timeout_ms / 1000 + FETCH_GRACE_SECONDS):
+            async with asyncio.timeout(FETCH_SECONDS):
                 before = {pair: await consumer.position(pair) for pair in pairs}
-                batches = await consumer.getmany(*pairs, timeout_ms=timeout_ms, max_records=max_records)
+                batches = await consumer.getmany(*pairs, max_records=max_records)
                 after = {pair: await consumer.position(pair) for pair in pairs}
         except (kafka_errors.OffsetOutOfRangeError, kafka_errors.NoOffsetForPartitionError) as error:
             raise OutOfRange(str(error)) from error
@@ -145,8 +148,11 @@ class KafkaMembership:
         return {topic: Fetched(before[pair], batches.get(pair, ()), after[pair]) for pair, topic in pairs.items()}
 
     def at_hand(self, topic: str, partition: int) -> bool:
-        fetcher = self._joined()._fetcher
-        return fetcher is not None and TopicPartition(topic, partition) in fetcher._records
+        return TopicPartition(topic, partition) in self._fetching()._records
+
+    def take(self, topic: str, partition: int, most: int) -> Fetched | None:
+        taken = self._fetching().take(TopicPartition(topic, partition), most)
+        return None if taken is None else Fetched(*taken)
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         try:
@@ -168,9 +174,11 @@ class KafkaMembership:
     def check(self) -> None:
         consumer = self._joined()
         # getmany would raise the same, but only from a lane, and there may be none
-        coordinator, fetcher = consumer._coordinator, consumer._fetcher
-        if coordinator is None or fetcher is None:
+        coordinator, fetcher = consumer._coordinator, self._fetching()
+        if coordinator is None:
             raise LogBroken("the consumer is not started")
+        with consumer._subscription.fetch_context():
+            pass  # counted as polling, which `take` is not: the client leaves the group when nobody polls
         if fetcher.error_future.done():
             raise LogBroken("the consumer's fetching has ended")
         try:
@@ -194,6 +202,13 @@ class KafkaMembership:
                         await part.close()
             if isinstance(error, asyncio.CancelledError) and being_cancelled():
                 raise
+
+    def _fetching(self) -> Any:
+        """aiokafka's fetcher, which `kafka_fetch` has replaced."""
+        fetcher = self._joined()._fetcher
+        if fetcher is None:
+            raise LogBroken("the consumer is not started")
+        return fetcher
 
     def _joined(self) -> AIOKafkaConsumer:
         if self._consumer is None:

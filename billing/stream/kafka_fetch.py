@@ -1,14 +1,16 @@
 """How aiokafka 0.14 fetches, where that costs CPU for each record or keeps a lane of a backlog waiting.
 
-Records come out of an answer a batch at a time, into a cheaper struct than its own; a broker is asked again while
+Records come out of an answer when they are taken, into a cheaper struct than its own; a broker is asked again while
 records of a backlog wait, for partitions that have more; and where records flow, its answers wait for some to gather.
 `install()` replaces names in aiokafka: read its fetcher before a change here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -49,24 +51,22 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiok
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._made: list[FetchedRecord] = []  # of the batch in hand, from `_taken` on
-        self._taken = 0
+        self._coming: Iterator[tuple[Any]] | None = None  # of the batch in hand, what was not taken yet
         self._behind = self.next_fetch_offset  # where the batch in hand ends
 
     def take(self, most: int) -> list[FetchedRecord]:
         """Up to `most` records; fewer only where there are no more. Raises CorruptRecordException."""
         found: list[FetchedRecord] = []
         try:
-            while len(found) < most and (self._taken < len(self._made) or self._next_batch()):
-                part = self._made[self._taken : self._taken + most - len(found)]
-                self._taken += len(part)
-                found += part
-                if self._taken == len(self._made):
-                    self.next_fetch_offset = self._behind
-                elif part:
-                    self.next_fetch_offset = part[-1].offset + 1
+            while len(found) < most:
+                try:
+                    if self._coming is None and not self._next_batch():
+                        break
+                    found += self._made(most - len(found))
+                except UnicodeDecodeError:
+                    self._records, self._coming = ForgivingRecords(self._records.raw, self.next_fetch_offset), None
         except Exception:
-            self._records = KeptRecords(b"")  # what failed is behind the iterator now; nothing may come after it (R9)
+            self._records, self._coming = KeptRecords(b""), None  # nothing may come after what failed (R9)
             raise
         return found
 
@@ -78,26 +78,39 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiok
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left to take."""
-        return self._taken == len(self._made) and not self._records.has_next()
+        return self._coming is None and not self._records.has_next()
 
     def _next_batch(self) -> bool:
-        """Make the records of the next batch that is for us; False where there is none. Its offset, not its last
-        record's, says where the next fetch begins: compaction may have removed that."""
-        while True:
-            try:
-                if not self._records.has_next():
-                    return False
-                batch = self._records.next_batch()
-                if self._check_crcs and not self._records.intact(batch):
-                    raise kafka_errors.CorruptRecordException(f"a batch of {self._tp} does not match its checksum")
-                self._made, self._taken = [] if self._passed_over(batch) else self._all_of(batch), 0
-            except UnicodeDecodeError:
-                self._records = ForgivingRecords(self._records.raw, self.next_fetch_offset)
-                continue
+        """Take the next batch that is for us in hand; False where there is none. Its offset, not its last record's,
+        says where the next fetch begins: compaction may have removed that."""
+        while self._records.has_next():
+            batch = self._records.next_batch()
+            if self._check_crcs and not self._records.intact(batch):
+                raise kafka_errors.CorruptRecordException(f"a batch of {self._tp} does not match its checksum")
             self._behind = max(batch.next_offset, self.next_fetch_offset)
-            if self._made:
+            if not self._passed_over(batch):
+                self._coming = zip(batch)  # a batch cannot be asked for its iterator twice
                 return True
             self.next_fetch_offset = self._behind
+        return False
+
+    def _made(self, most: int) -> list[FetchedRecord]:
+        """Up to `most` records of the batch in hand, made now, from `next_fetch_offset` on: a fetch may begin in the
+        middle of a batch."""
+        assert self._coming is not None
+        topic, partition = self._tp
+        made = [
+            FetchedRecord(topic, partition, each.offset, each.timestamp, each.key, each.value, tuple(each.headers))
+            for (each,) in islice(self._coming, most)
+        ]
+        ended = len(made) < most or made[-1].offset + 1 == self._behind
+        if made and made[0].offset < self.next_fetch_offset:
+            made = [each for each in made if each.offset >= self.next_fetch_offset]
+        if ended:
+            self._coming, self.next_fetch_offset = None, self._behind
+        elif made:
+            self.next_fetch_offset = made[-1].offset + 1
+        return made
 
     def _passed_over(self, batch: Any) -> bool:
         """Whether the batch is a marker, or of a transaction that was aborted."""
@@ -109,17 +122,6 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiok
             if batch.is_transactional and batch.producer_id in aborted:
                 return True
         return bool(batch.is_control_batch)
-
-    def _all_of(self, batch: Any) -> list[FetchedRecord]:
-        """The batch's records from `next_fetch_offset` on: a fetch may begin in the middle of a batch."""
-        topic, partition = self._tp
-        made = [
-            FetchedRecord(topic, partition, each.offset, each.timestamp, each.key, each.value, tuple(each.headers))
-            for each in batch
-        ]
-        if made and made[0].offset < self.next_fetch_offset:
-            return [each for each in made if each.offset >= self.next_fetch_offset]
-        return made
 
     def __iter__(self) -> Iterator[FetchedRecord]:
         return self
@@ -144,6 +146,12 @@ class _FetchResult(fetcher.FetchResult):  # type: ignore[misc]
         """Whether these records are of a backlog."""
         return self._partition_records is not None and self._partition_records.fetched_bytes > AT_ONCE_BYTES
 
+    @property
+    def position(self) -> int | None:
+        """Where the client stands in this partition, if anywhere."""
+        state = self._assignment.state_value(self._topic_partition)
+        return state.position if state.has_valid_position else None
+
     def getall(self, max_records: int | None = None) -> list[FetchedRecord]:
         if not self.check_assignment(self._topic_partition) or self._partition_records is None:
             return []
@@ -164,9 +172,48 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]
         self._fed_at: dict[Any, float] = {}  # by node: monotonic seconds of the last answer with records
         self._flowing: dict[Any, bool] = {}  # by node
         self._asked_idle: dict[Any, float] = {}  # by node: monotonic seconds of the last request for nothing but such
+        self._awaited: dict[Any, asyncio.Future[None]] = {}  # by partition: who waits for something of it
+
+    async def arrival(self, pairs: Sequence[Any], seconds: float) -> None:
+        """Until there are records or an error of one of these partitions, or the time is over. aiokafka's own waiters
+        wake, all of them, for whatever comes."""
+        if any(pair in self._records for pair in pairs):
+            return
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        over = loop.call_later(seconds, _wake, waiter)
+        self._awaited.update(dict.fromkeys(pairs, waiter))
+        try:
+            await waiter
+        finally:
+            over.cancel()
+            for pair in pairs:
+                if self._awaited.get(pair) is waiter:
+                    del self._awaited[pair]
+
+    def take(self, pair: Any, most: int) -> tuple[int, list[FetchedRecord], int] | None:
+        """Up to `most` records of a partition that are here already, between the client's positions before and after;
+        None where there are none, or where `fetched_records` has an error to raise. What that does for one partition,
+        without its waiting."""
+        found = self._records.get(pair)
+        if type(found) is not _FetchResult or self._subscriptions.reassignment_in_progress:
+            return None
+        before = found.position
+        try:
+            records = found.getall(most)
+        except kafka_errors.KafkaError as error:
+            self._records[pair] = fetcher.FetchError(error=error, backoff=self._prefetch_backoff)
+            return None
+        after = found.position
+        if not found.has_more():
+            del self._records[pair]
+            self._notify(self._wait_consume_future)
+        return None if before is None or after is None or before == after else (before, records, after)
 
     async def _proc_fetch_request(self, assignment: Any, node: Any, request: Any) -> Any:
         found = await super()._proc_fetch_request(assignment, node, request)
+        for pair in self._awaited.keys() & self._records.keys():
+            _wake(self._awaited.pop(pair))
         now = time.monotonic()
         self._flowing[node] = found and now - self._fed_at.get(node, 0.0) < FLOWING_SECONDS
         if found:
@@ -198,6 +245,11 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]
         if due:
             self._asked_idle[node] = now
         return due
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _known_end(state: Any) -> int | None:

@@ -122,7 +122,7 @@ class Lane(Generic[Op]):
             step = await self._duties()
             if step is not Step.GO_ON:
                 return step
-            fetched = await self._next_records()
+            fetched = await self._cursor.next(self._plan.topics, self._plan.timings.idle_wait_seconds)
             if isinstance(fetched, Step):
                 if fetched is not Step.GO_ON:
                     return fetched
@@ -143,15 +143,6 @@ class Lane(Generic[Op]):
         if topic == self._plan.tick_topic and fetched.records:
             self._quiet_since = self._plan.clock.monotonic()
         return step
-
-    async def _next_records(self) -> Mapping[str, Fetched] | Step:
-        """What is there of the first topic that has any; else whatever comes first within the idle wait."""
-        topics = tuple(self._plan.topics)
-        for topic in filter(self._cursor.at_hand, topics):
-            fetched = await self._cursor.fetch((topic,), 0.0)
-            if isinstance(fetched, Step) or any(map(_moved, fetched.values())):
-                return fetched
-        return await self._cursor.fetch(topics, self._plan.timings.idle_wait_seconds)
 
     # --- duties between batches -----------------------------------------------------------------------
 

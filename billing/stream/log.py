@@ -47,15 +47,22 @@ class Fetched(NamedTuple):
 class Log(Protocol):
     """The reading side of a membership: what a lane uses."""
 
-    async def fetch(
-        self, partition: int, topics: Sequence[str], *, max_records: int, timeout_ms: int
-    ) -> Mapping[str, Fetched]:
-        """Up to `max_records` records of these topics together, waiting at most `timeout_ms` for the first; an
-        entry for every topic. Raises OutOfRange, LogAway, LogBroken. Cancelling loses no record."""
+    async def wait(self, partition: int, topics: Sequence[str], timeout_ms: int) -> None:
+        """Until there is something for `take` or `fetch` to say of one of these topics, or the time is over."""
+        ...
+
+    async def fetch(self, partition: int, topics: Sequence[str], *, max_records: int) -> Mapping[str, Fetched]:
+        """Up to `max_records` records of these topics together, of what the client has already; an entry for every
+        topic. Raises OutOfRange, LogAway, LogBroken. Cancelling loses no record."""
         ...
 
     def at_hand(self, topic: str, partition: int) -> bool:
-        """Whether a fetch of this topic would answer at once, with records or an error. No I/O. Raises LogBroken."""
+        """Whether a fetch of this topic would have something to say, records or an error. No I/O. Raises LogBroken."""
+        ...
+
+    def take(self, topic: str, partition: int, most: int) -> Fetched | None:
+        """Of what the client has already, up to `most` records, as `fetch` would answer; None where it has nothing, or
+        what only `fetch` can say: an error, a rebalance under way. No I/O. Raises LogBroken."""
         ...
 
     def seek(self, topic: str, partition: int, offset: int) -> None:

@@ -76,15 +76,12 @@ class MemoryMembership:
             self._at = {}
             self.listener.assigned(partitions)
 
-    async def fetch(
-        self, partition: int, topics: Sequence[str], *, max_records: int, timeout_ms: int
-    ) -> Mapping[str, Fetched]:
+    async def wait(self, partition: int, topics: Sequence[str], timeout_ms: int) -> None:
+        await self._group.log.wait_for_append(timeout_ms / 1000)
+
+    async def fetch(self, partition: int, topics: Sequence[str], *, max_records: int) -> Mapping[str, Fetched]:
         self.check()
         fetched = self._read(partition, topics, max_records)
-        if timeout_ms and not any(part.records or part.next_offset != part.from_offset for part in fetched.values()):
-            await self._group.log.wait_for_append(timeout_ms / 1000)
-            self.check()
-            fetched = self._read(partition, topics, max_records)
         for topic, part in fetched.items():
             self._at[topic, partition] = part.next_offset
         return fetched
@@ -106,6 +103,15 @@ class MemoryMembership:
     def at_hand(self, topic: str, partition: int) -> bool:
         self.check()
         return self._group.log.bounds_now(topic, partition).end != self._at[topic, partition]
+
+    def take(self, topic: str, partition: int, most: int) -> Fetched | None:
+        self.check()
+        try:
+            fetched = self._read(partition, (topic,), most)[topic]
+        except OutOfRange:
+            return None
+        self._at[topic, partition] = fetched.next_offset
+        return None if fetched.next_offset == fetched.from_offset else fetched
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         self.check()

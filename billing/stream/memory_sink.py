@@ -177,4 +177,4 @@ class Everything:
             if value.startswith(b"at:") and int(value[3:]) > self.horizon_ms:
                 return Interpretation(ops, len(ops), needs_horizon_ms=int(value[3:]))
             ops.append(Effect(record.topic, record.partition, record.offset, value))
-        return Interpretation(ops, len(ops))
+        return Interpretation(ops, len(ops), ends=len(ops) == self.takes)

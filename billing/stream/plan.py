@@ -67,5 +67,9 @@ class Plan(Generic[Op]):
             raise ValueError(f"every topic needs an interpreter; missing for {missing or 'all'}")
 
     def batch_limit(self, topic: str) -> int:
-        """The most records of this topic in one batch; bounds what one apply holds and how long decoding takes."""
+        """The most records of this topic in one batch; bounds what one apply holds."""
         return self.max_records.get(topic, DEFAULT_MAX_RECORDS)
+
+    def first_piece(self, topic: str) -> int:
+        """With how many records of this topic a batch begins; the others are taken as they are interpreted."""
+        return min(self.batch_limit(topic), self.preparing.piece)

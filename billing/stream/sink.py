@@ -167,12 +167,14 @@ class Interpretation(Generic[OpOut_co]):
 
     `taken` records, from the first, are covered by `ops` (a record may yield none). When `taken` is less than
     what was offered, the next record needs a catalogue whose horizon reaches `needs_horizon_ms`, or, where that
-    is None, was left for the next batch (for example a batch may not cross a dedupe generation).
+    is None, was left for the next batch (for example a batch may not cross a dedupe generation). `ends`: what comes
+    next belongs to another batch, whatever it is.
     """
 
     ops: Sequence[OpOut_co]
     taken: int
     needs_horizon_ms: int | None = None
+    ends: bool = False
 
 
 class Interpreter(Protocol[OpOut_co]):

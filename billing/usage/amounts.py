@@ -38,6 +38,11 @@ FREE = Rate(
 """What did not come about (a busy line, a failed message) costs nothing, whatever the tariff says: nothing matched."""
 
 
+def rate_of_call(data: CallStarted | CallProgressed, tariff: Tariff) -> Rate | None:
+    """What a hold for this call is worked out by below, without another call; None where the tariff has no match."""
+    return tariff.match("call", data.direction, data.to)
+
+
 def _call_started(data: CallStarted, tariff: Tariff) -> Amount | None:
     rate = tariff.match("call", data.direction, data.to)
     if rate is None:
@@ -100,3 +105,6 @@ AMOUNTS: dict[type, Callable[[Any, Tariff], Amount | None]] = {
     ItemCompletedEvent: _item_completed,
 }
 """By the event's type; each takes the event's data."""
+
+CALL_HOLDS = frozenset({CallStartedEvent, CallProgressedEvent})
+"""Types of events whose amounts `rate_of_call` is the rate of, and the dearest of all to work out."""

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from billing.money import MAX_MICROS
 from billing.rating.tariff import Tariff
 from billing.stream.record import Record
-from billing.usage.amounts import AMOUNTS, Amount
+from billing.usage.amounts import AMOUNTS, CALL_HOLDS, Amount, rate_of_call
 from billing.usage.ops import CALL_LEASE_MS, MESSAGE_LEASE_MS, Charge, DeadLetter, Direction, Hold, SessionKind
 from schemas.common import millis
 from schemas.reasons import DeadLetterReason
@@ -58,6 +58,8 @@ def price_completion(
 ) -> Charge | DeadLetter | None:
     """`price_event` for the ledger, which keeps no holds: None for one, after the same refusals."""
     type_ = type(event)
+    if type_ in CALL_HOLDS and tariff.calls_in_range:
+        return no_price(record) if rate_of_call(event.data, tariff) is None else None  # type: ignore[arg-type]
     amount = AMOUNTS[type_](event.data, tariff)
     if amount is None:
         return no_price(record)

@@ -59,7 +59,7 @@ class Cluster:
             partitions=PARTITIONS,
             sink=self.sink,
             interpreters={topic: Everything() for topic in self.topics},
-            max_records=dict.fromkeys(self.topics, 100),
+            max_records=dict.fromkeys(self.topics, 250),
             reader=self.reader,
             timings=QUICK,
         )

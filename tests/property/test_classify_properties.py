@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import usage_builders as build
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from billing.money import MAX_MICROS
+from billing.rating.tariff import Tariff
 from billing.stream.record import StoredRecord
 from billing.usage.classify import LedgerClassifier, NeedsHorizon, Verdict
 from billing.usage.interpreters import UsageInterpreter
@@ -22,6 +24,12 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 CLASSIFIER = build.classifier()
 LEDGER = LedgerClassifier(build.catalogue(), build.PARTITIONS)
 LIVE = LiveClassifier(build.catalogue(), build.PARTITIONS)
+
+# by these no call is out of range, so the ledger works out no hold's amount for one
+CHEAP = build.tariff("".join(line + "\n" for line in build.TARIFF.splitlines() if "900" not in line))
+CHEAP_CATALOGUE = build.catalogue(CHEAP, build.assignment(), build.heartbeat())
+CHEAP_CLASSIFIER = build.classifier_of(CHEAP_CATALOGUE)
+CHEAP_LEDGER = LedgerClassifier(CHEAP_CATALOGUE, build.PARTITIONS)
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -150,3 +158,26 @@ def test_both_consumers_ask_for_the_same(record: StoredRecord) -> None:
     verdict = CLASSIFIER.classify(record)
     assert LEDGER.classify(record) == (None if isinstance(verdict, Hold) else verdict)
     assert LIVE.classify(record) == (live(verdict) if isinstance(verdict, Hold | Charge) else verdict)
+    cheap = CHEAP_CLASSIFIER.classify(record)
+    assert CHEAP_LEDGER.classify(record) == (None if isinstance(cheap, Hold) else cheap)
+
+
+@pytest.mark.parametrize(
+    ("line", "in_range"),
+    [
+        ("call,outbound,44,251.65,60,60,,,", True),
+        ("call,outbound,44,251.66,60,60,,,", False),  # 2^31 + 899 seconds of it are beyond 2^53 micro-units
+        ("call,inbound,44,251.66,60,60,,,", False),
+        ("call,outbound,44,0.01,60,60,9006841340,,", True),
+        ("call,outbound,44,0.01,60,60,9006841341,,", False),
+        ("sms,outbound,44,8000000000,,,,,", True),  # of messages the price is always worked out
+    ],
+)
+def test_r10_calls_are_in_range_where_no_event_can_cost_more(line: str, in_range: bool) -> None:
+    tariff = Tariff(build.tariff(build.TARIFF.splitlines()[0] + "\n" + line + "\n"))
+    assert tariff.calls_in_range is in_range
+
+
+def test_the_tariffs_of_these_tests_are_one_of_each() -> None:
+    assert Tariff(CHEAP).calls_in_range
+    assert not Tariff(build.tariff()).calls_in_range

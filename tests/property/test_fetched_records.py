@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.stream.kafka_decode import KeptRecords
-from billing.stream.kafka_fetch import FetchedRecord, _Fetcher, _PartitionRecords
+from billing.stream.kafka_fetch import FetchedRecord, _Fetcher, _FetchResult, _PartitionRecords
 
 PLAIN, GZIP = 0, 1
 BEFORE_CHECKSUM = 17  # a batch's length and format come before
@@ -111,6 +111,24 @@ def test_r9_nothing_comes_after_a_batch_that_does_not_match_its_checksum(at_a_ti
         ours.take(at_a_time)
     assert ours.exhausted  # so it is asked for again, from where the consumer stands
     assert (ours.take(at_a_time), ours.next_fetch_offset) == ([], 2)
+
+
+async def test_r9_r11_a_damaged_batch_is_an_error_that_the_next_fetch_raises() -> None:
+    """So it is said, and asked for again after a while: taking it would drop it, and fetch it anew without end."""
+    damaged = _batch(0, 2)
+    damaged[-3] ^= 1
+    state = SimpleNamespace(paused=False, position=0, has_valid_position=True)
+    assignment = SimpleNamespace(active=True, state_value=lambda pair: state)
+    records = _of(_PartitionRecords, (bytes(damaged), [], 0))
+    fetcher = _Fetcher.__new__(_Fetcher)
+    fetcher._subscriptions = SimpleNamespace(reassignment_in_progress=False)
+    fetcher._prefetch_backoff, fetcher._wait_consume_future, fetcher._closed = 0.1, None, True
+    fetcher._records = {PAIR: _FetchResult(PAIR, assignment=assignment, partition_records=records, backoff=0.1)}
+    assert fetcher.take(PAIR, 10) is None
+    with pytest.raises(CorruptRecordException):
+        fetcher._records[PAIR].check_raise()
+    assert fetcher._records[PAIR].calculate_backoff() > 0
+    assert state.position == 0
 
 
 def test_in_a_backlog_every_broker_is_asked_whether_it_has_more() -> None:

@@ -8,7 +8,12 @@ from stream_bench import Bench, running, until
 
 from billing.stream.finished import Crashed
 from billing.stream.memory_sink import Everything
+from billing.stream.record import Position
 from billing.stream.sink import Unavailable
+
+
+async def nothing_new(topic: str) -> None:
+    """Catching up with another topic, which brings nothing."""
 
 
 async def test_the_first_topic_is_drained_before_the_second_is_read() -> None:
@@ -104,15 +109,45 @@ async def test_a_caught_up_stray_is_applied_as_it_is() -> None:
     bench = Bench()
     bench.append(700)
 
-    async def catch_up(topic: str) -> None:
-        return
-
-    bench.interpreters["usage"].takes = 100
     bench.sink.catch_up_for = lambda batch: "tariffs"
-    async with running(bench.runner(catch_up=catch_up)):
+    async with running(bench.runner(catch_up=nothing_new)):
         await bench.settled()
-    # 500 and 200 fetched: what one fetch brought is caught up together
-    assert bench.sink.count("apply", "CatchUp") == 2
+    batches = [call.caught_up for call in bench.sink.calls if call.name == "apply"]
+    assert batches == [False, True] * 2  # of 500 and 200: each goes again once, whole
+
+
+async def test_s05_a_batch_that_was_caught_up_is_not_after_the_sink_has_gone_back() -> None:
+    """The other topic has gone back with it, so what was caught up with is missing again."""
+    bench = Bench()
+    bench.append(3)
+
+    bench.sink.catch_up_for = lambda batch: "tariffs"
+    async with running(bench.runner(catch_up=nothing_new)):
+        await bench.settled()
+        bench.sink.rewind("usage", 0, Position(0, ""))
+        bench.append(1)
+        await bench.settled()
+    answers = [(call.caught_up, call.answer) for call in bench.sink.calls if call.name == "apply"]
+    first_again = answers.index((True, "Applied")) + 1
+    assert (True, "Applied") not in answers[first_again : answers.index((False, "CatchUp"), first_again)]
+
+
+async def test_entries_that_come_meanwhile_do_not_make_a_batch_be_caught_up_for_ever() -> None:
+    """A lane takes entries first; the usage that goes again is still the one that was caught up."""
+    bench = Bench(topics=("entries", "usage"))
+    bench.append(3, topic="usage")
+
+    def entries_for_ever(batch) -> str | None:  # type: ignore[no-untyped-def]  # Batch[Effect]
+        if batch.topic == "entries":
+            bench.append(1, topic="entries")
+            return None
+        return "entries" if bench.sink.count("apply", "CatchUp") < 5 else None
+
+    bench.append(1, topic="entries")
+    bench.sink.catch_up_for = entries_for_ever
+    async with running(bench.runner()):
+        await until(lambda: len(bench.applied(topic="entries")) > 20)
+    assert bench.sink.count("apply", "CatchUp") <= 1
 
 
 async def test_a_sink_that_asks_for_a_topic_nobody_follows_is_a_bug() -> None:

@@ -6,6 +6,8 @@ import asyncio
 
 from stream_bench import Bench, running, until
 
+from billing.stream.log import Fetched
+
 
 async def test_partitions_move_when_members_come_and_go_and_every_record_is_applied_once() -> None:
     bench = Bench(topics=("entries", "usage"), partitions=6)
@@ -100,7 +102,8 @@ async def test_a_client_that_brings_no_records_though_there_are_some_is_replaced
     async with running(bench.runner()) as task:
         await bench.settled()
         stuck = bench.members[-1]
-        stuck._read = lambda *_args: {}  # type: ignore[method-assign]  # a fetcher that ended without a word
+        nothing = {"usage": Fetched(5, (), 5)}
+        stuck._read = lambda *_args: nothing  # type: ignore[method-assign]  # a fetcher that ended without a word
         bench.append(5)
         await until(lambda: len(bench.members) == 2)
         await bench.settled()

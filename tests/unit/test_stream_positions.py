@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from stream_bench import Bench, running, until
+from stream_bench import FAST, Bench, running, until
 
 from billing.stream.log import Bounds
+from billing.stream.memory_sink import Everything
+from billing.stream.preparing import PIECE_RECORDS
 from billing.stream.record import Position, StoredRecord, fingerprint
 from billing.stream.verify import AtEndOfRetention, Matches, Mismatch, Verdict, judge
 
@@ -114,6 +118,50 @@ async def test_s17_a_log_truncated_and_regrown_beyond_the_position_while_running
         bench.append(3, topic="usage", partition=1)
         await bench.settled(1)
     assert len(bench.applied(0)) == 10
+
+
+async def test_s17_a_log_cut_between_two_pieces_of_a_batch_ends_the_batch_and_halts() -> None:
+    """What the client had of the old log is applied up to there; nothing of the other log joins on to it."""
+
+    class Cutting(Everything):
+        def interpret(self, records, before=None):  # type: ignore[no-untyped-def]  # as the base
+            if not self.offered:
+                bench.log.truncate("usage", 0, 40)
+                for _ in range(300):
+                    bench.log.append("usage", 0, b"another leader's record")
+            return super().interpret(records, before)
+
+    bench = Bench()
+    bench.interpreters["usage"] = Cutting()
+    bench.append(250)
+    runner = bench.runner()
+    async with running(runner):
+        await until(lambda: _halted(runner) == [0])
+        assert f"record {PIECE_RECORDS - 1} differs" in runner.snapshot()["lanes"][0]["reason"]
+    assert [effect.value for effect in bench.applied()] == [b"%d" % n for n in range(PIECE_RECORDS)]
+
+
+async def test_another_leader_of_the_first_topic_is_looked_at_while_the_second_has_a_backlog() -> None:
+    """Else entries would wait for a moment without usage: what is taken of them is dropped until they are verified."""
+
+    class Endless(Everything):
+        def interpret(self, records, before=None):  # type: ignore[no-untyped-def]  # as the base
+            if len(bench.applied()) < 20_000:
+                bench.append(len(records))
+            return super().interpret(records, before)
+
+    bench = Bench(topics=("entries", "usage"))
+    bench.interpreters["usage"] = Endless()
+    bench.append(3, topic="entries")
+    runner = bench.runner(timings=replace(FAST, verify_seconds=3600.0))
+    async with running(runner):
+        await bench.settled(topic="entries")
+        bench.append(300, topic="usage")
+        await until(lambda: len(bench.applied()) > 300)
+        bench.log._partitions["entries", 0].elections += 1
+        bench.append(2, topic="entries")
+        await until(lambda: len(bench.applied(topic="entries")) == 5)
+        assert len(bench.applied()) < 20_000
 
 
 async def test_s17_a_truncated_log_that_is_shorter_is_out_of_range_and_halts() -> None:

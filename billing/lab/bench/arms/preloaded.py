@@ -41,25 +41,26 @@ class PreloadedMembership:
         await listener.revoked()
         asyncio.get_running_loop().call_soon(listener.assigned, frozenset(range(len(self._records))))
 
-    async def fetch(
-        self, partition: int, topics: Sequence[str], *, max_records: int, timeout_ms: int
-    ) -> Mapping[str, Fetched]:
-        fetched = {}
-        for topic in topics:
-            at = self._at[topic, partition]
-            found: Sequence[Record] = ()
-            if topic == self._topic:
-                first = at - self._begin[partition]
-                found = self._records[partition][first : first + max_records]
-            fetched[topic] = Fetched(at, found, at + len(found))
-            self._at[topic, partition] = at + len(found)
-        if timeout_ms and not any(part.records for part in fetched.values()):
-            await asyncio.sleep(timeout_ms / 1000)
-        return fetched
+    async def wait(self, partition: int, topics: Sequence[str], timeout_ms: int) -> None:
+        await asyncio.sleep(timeout_ms / 1000)
+
+    async def fetch(self, partition: int, topics: Sequence[str], *, max_records: int) -> Mapping[str, Fetched]:
+        return {topic: self._read(topic, partition, max_records) for topic in topics}
 
     def at_hand(self, topic: str, partition: int) -> bool:
         end = self._begin[partition] + len(self._records[partition])
         return topic == self._topic and self._at[topic, partition] < end
+
+    def take(self, topic: str, partition: int, most: int) -> Fetched | None:
+        fetched = self._read(topic, partition, most)
+        return fetched if fetched.records else None
+
+    def _read(self, topic: str, partition: int, most: int) -> Fetched:
+        at = self._at[topic, partition]
+        first = at - self._begin[partition]
+        found = self._records[partition][first : first + most] if topic == self._topic else ()
+        self._at[topic, partition] = at + len(found)
+        return Fetched(at, found, at + len(found))
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         self._at[topic, partition] = offset
