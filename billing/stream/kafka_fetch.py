@@ -51,6 +51,7 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiok
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self._records_iterator = None  # aiokafka's, which holds us: megabytes would wait for the garbage collector
         self._coming: Iterator[tuple[Any]] | None = None  # of the batch in hand, what was not taken yet
         self._behind = self.next_fetch_offset  # where the batch in hand ends
 

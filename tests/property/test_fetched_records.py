@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,6 +83,20 @@ def _batch(offset: int, records: int) -> bytearray:
     batch = bytearray(builder.build())
     struct.pack_into(">q", batch, 0, offset)
     return batch
+
+
+@pytest.mark.parametrize("most", [2, 5, 9])
+def test_an_answer_is_gone_as_soon_as_it_is_let_go(most: int) -> None:
+    """It has a megabyte, and little else calls the collector: a backlog took a consumer a gigabyte in ten seconds."""
+    ours = _of(_PartitionRecords, (bytes(_batch(0, 3) + _batch(3, 3)), [], 0))
+    left = weakref.ref(ours)
+    gc.disable()
+    try:
+        assert len(ours.take(most)) == min(most, 6)
+        del ours
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 @settings(deadline=None)
