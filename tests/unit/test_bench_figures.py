@@ -163,7 +163,7 @@ def test_settle_gives_every_figure_that_it_names_and_names_every_one_that_it_giv
     servers = {"consumer": 5.0, "postgres": 10.0, "broker": 1.0, "redis": 0.0}
     both = {"inflight": 5.0, "postflight": 5.0, "broker": 2.0, "redis": 4.0, "postgres": 9.0}
     paces = {"uniform": _pace(104e3, **servers), "hot": _pace(100e3, **servers), "both": _pace(45e3, **both)}
-    paces["naive"] = _pace(2e3, **servers)
+    paces |= {"naive": _pace(2e3, **servers), "naive_sessions": _pace(4e3, **servers)}
     written = [(Written(3_000, 1_000, 600_000, 10), 2_600, 1_000), (Written(3_000, 1_000, 600_000, 10), 2_600, 1_000)]
     steady = Steady(80e3, OUTCOME, {"consumer": 6.0, "postgres": 12.0})
     values = settle_values_of(paces, written, {1: 160e3, 4: 200e3}) | steady_values(steady, 104e3)
@@ -172,7 +172,7 @@ def test_settle_gives_every_figure_that_it_names_and_names_every_one_that_it_giv
     assert values["sessions_per_second"] == pytest.approx(40e3)
     assert values["copy_ratio"] == pytest.approx(0.25)
     assert values["wal_per_session"] == 600
-    assert values["naive_ratio"] == 52
+    assert (values["naive_ratio"], values["naive_sessions_ratio"]) == (52, 26)
     assert values["rows_per_second"] == pytest.approx(160e3)
 
 

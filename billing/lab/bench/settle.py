@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
+import msgspec
+
 from billing.lab.bench.arms.naive_ledger import TABLES
 from billing.lab.bench.arms.task import Task
 from billing.lab.bench.books import Books, open_books
@@ -99,7 +101,8 @@ class Run:
                 paces.setdefault(name, []).append(pace)
         joined = {name: Pace.joined(each) for name, each in paces.items()}
         if "naive" in wanted:
-            joined["naive"] = await self._naive()
+            joined["naive"] = await self._naive(each_event=True)
+            joined["naive_sessions"] = await self._naive(each_event=False)
         values, rate = values_of(joined, self._measured.written, self._copies()), joined["uniform"].per_second
         if "steady" in wanted:
             values |= steady_values(await self._steady(rate * STEADY_SHARE), rate)
@@ -156,12 +159,13 @@ class Run:
             series = await watch(taken, before + count, {**cpu, **ground.servers.cpu}, check_both)
         return series.pace(before, before + count)
 
-    async def _naive(self) -> Pace:
+    async def _naive(self, *, each_event: bool) -> Pace:
         for statement in TABLES:
             await self._books.pool.execute(statement)
         await self._ground.heartbeat()
-        pace = await counted(self._ground.servers, "naive_ledger", self._task(), self._options.naive_events)
-        self._say(f"  naive: {pace.per_second:,.0f} events/s")
+        task = msgspec.structs.replace(self._task(), each_event=each_event)
+        pace = await counted(self._ground.servers, "naive_ledger", task, self._options.naive_events)
+        self._say(f"  naive{'' if each_event else ', sessions only'}: {pace.per_second:,.0f} events/s")
         return pace
 
     async def _steady(self, per_second: float) -> Steady:

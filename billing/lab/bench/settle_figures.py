@@ -44,8 +44,10 @@ FIGURES = (
         )
     ),
     Figure("both_cores", "  cores in use", "", 2),
-    Figure("naive_per_second", "naive consumer, a transaction per event", "events/s"),
+    Figure("naive_per_second", "naive consumer, a transaction per event: holds are rows, too", "events/s"),
     Figure("naive_ratio", "  backlog / naive", "times", 1, "≥ 30"),
+    Figure("naive_sessions_per_second", "naive consumer, transactions of completed sessions only", "events/s"),
+    Figure("naive_sessions_ratio", "  backlog / naive without holds", "times", 1),
     Figure("usage_bytes", "usage table and its indexes, per row", "bytes"),
     Figure("usage_rows", "rows in it at the end of the run", "rows"),
     Figure("opened_per_second", "accounts opened in the ledger", "accounts/s"),
@@ -81,13 +83,14 @@ def values_of(
     for name, streams in (("copy", 1), ("copies", max(copies, default=1))):
         if streams in copies:
             values |= {f"{name}_per_second": copies[streams], f"{name}_ratio": rate / copies[streams]}
-    for name in ("hot", "both", "naive"):
+    for name in ("hot", "both", "naive", "naive_sessions"):
         if name in paces:
             values[f"{name}_per_second"] = paces[name].per_second
     if "hot" in paces:
         values["hot_ratio"] = paces["hot"].per_second / uniform.per_second
-    if "naive" in paces:
-        values["naive_ratio"] = uniform.per_second / paces["naive"].per_second
+    for name in ("naive", "naive_sessions"):
+        if name in paces:
+            values[f"{name}_ratio"] = uniform.per_second / paces[name].per_second
     if "both" in paces:
         values |= {f"both_cpu_{name}": micros for name, micros in paces["both"].cpu_micros.items()}
         values["both_cores"] = sum(paces["both"].cores.values())
