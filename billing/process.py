@@ -16,6 +16,7 @@ import uvloop
 
 from billing.observe.health import HealthServer
 from billing.observe.logs import configure
+from billing.priority import set_nice
 from billing.rating.catalogue import Catalogue
 from billing.settings import SettingError, Settings
 from billing.stream.backoff import Backoff
@@ -111,6 +112,10 @@ def run_process(name: str, main: Main) -> int:
         print(f"billing {name}: {error}", file=sys.stderr)
         return 2
     configure(name)
+    if settings.nice is not None:
+        refused = set_nice(settings.nice)
+        if refused is not None:
+            log.warning("nice.refused", nice=settings.nice, error=refused)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(name, settings, main))
 

@@ -35,7 +35,7 @@ class Settings:
     deployments can share servers; "" is the plain names. `metrics_port` 0 takes a free port, None serves none.
     Before money moves, `proof_replicas` replicas must have acknowledged the write proof, and with `proof_aof` the
     primary's append-only file must have it. `generation_ms` is the length of a dedupe generation: what the balance
-    store was initialised with.
+    store was initialised with. `nice` is the process's nice value, None the one that it was started with.
     """
 
     kafka_bootstrap: str
@@ -48,6 +48,7 @@ class Settings:
     proof_aof: bool = False
     postgres_owner_dsn: str = ""
     generation_ms: int = GENERATION_MS
+    nice: int | None = None
 
     @property
     def owner_dsn(self) -> str:
@@ -93,6 +94,7 @@ class Settings:
             postgres_owner_dsn=_owner(environ),
             generation_ms=1000
             * whole_number(environ, "BILLING_DEDUPE_GENERATION_SECONDS", GENERATION_MS // 1000, 5, 86_400),
+            nice=_nice(environ),
         )
 
 
@@ -151,9 +153,13 @@ def whole_number(environ: Mapping[str, str], name: str, default: int, low: int, 
     value = environ.get(name, "").strip()
     if not value:
         return default
-    if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
+    if not re.fullmatch(r"-?[0-9]{1,9}", value) or not low <= int(value) <= high:
         raise SettingError(f"{name} must be a whole number from {low} to {high}, got {value[:64]!r}")
     return int(value)
+
+
+def _nice(environ: Mapping[str, str]) -> int | None:
+    return whole_number(environ, "BILLING_NICE", 0, -20, 19) if environ.get("BILLING_NICE", "").strip() else None
 
 
 def _port(environ: Mapping[str, str]) -> int | None:

@@ -84,15 +84,18 @@ class HoldRecord(msgspec.Struct):
 
     @staticmethod
     def unpack(packed: bytes) -> HoldRecord:
-        """The hold in `packed`; raises struct.error for anything else."""
-        return HoldRecord(*map(int, _hold.unpack(packed)))
+        """The hold in `packed`; raises struct.error or ValueError for what is none to the functions, either."""
+        numbers = _hold.unpack(packed)
+        if not all(0 <= number < SAFE and number.is_integer() for number in numbers):
+            raise ValueError("a hold's numbers are whole and not negative")
+        return HoldRecord(*map(int, numbers))
 
     @staticmethod
     def read(packed: bytes) -> HoldRecord | None:
         """The hold in `packed`; None for bytes that another hand wrote."""
         try:
             return HoldRecord.unpack(packed)
-        except (struct.error, ValueError, OverflowError):
+        except (struct.error, ValueError):
             return None
 
 

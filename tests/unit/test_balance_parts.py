@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -53,6 +54,16 @@ def test_records_come_back_as_they_were(below: int | None) -> None:
     assert AccountRecord.unpack(record.pack()) == record
     held = HoldRecord(600, 60, 1_700_000_000_000)
     assert HoldRecord.unpack(held.pack()) == held
+
+
+@pytest.mark.parametrize("wrong", [1.5, -1.0, 2.0**53, float("nan"), float("inf")])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_hold_that_the_functions_cannot_read_is_none(wrong: float, at: int) -> None:
+    numbers = [600.0, 60.0, 1_700_000_000_000.0]
+    assert HoldRecord.read(struct.pack("<3d", *numbers)) == HoldRecord(*map(int, numbers))
+    numbers[at] = wrong
+    assert HoldRecord.read(struct.pack("<3d", *numbers)) is None
+    assert HoldRecord.read(b"short") is None
 
 
 def test_the_library_names_itself_once() -> None:

@@ -24,9 +24,10 @@ class ArmFailed(RuntimeError):
 
 
 @asynccontextmanager
-async def consumer(servers: Servers, kind: str) -> AsyncIterator[Consumer]:
-    """`python -m consumers.<kind>`, drained afterwards."""
-    started = Consumer(kind, kind, servers.settings, servers.folder)
+async def consumer(servers: Servers, kind: str, *, nice: int | None = None) -> AsyncIterator[Consumer]:
+    """`python -m consumers.<kind>`, with BILLING_NICE if given, drained afterwards."""
+    extra = {} if nice is None else {"BILLING_NICE": str(nice)}
+    started = Consumer(kind, kind, servers.settings, servers.folder, extra)
     started.start()
     try:
         yield started

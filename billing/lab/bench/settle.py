@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ from billing.lab.bench.settle_figures import ARMS, FIGURES, steady_values, value
 from billing.lab.waiting import until
 
 Say = Callable[[str], None]
+
+NICE = -10
+"""Of the post-flight consumer, where the system lets us: on shared cores it is what PostgreSQL's backends wait for."""
 
 STEADY_SHARE = 0.8  # of the backlog's rate
 LOOK_SECONDS = 0.01
@@ -65,11 +69,13 @@ async def run_settle(options: Options, servers: Servers, say: Say) -> Report:
         empty_bytes, _ = await books.usage_bytes()
         for number in range(1, options.runs + 1):
             say(f"run {number} of {options.runs}")
-            values = {**await cores(), **await Run(ground, books, options, say).all()}
+            run = Run(ground, books, options, say)
+            values = {**await cores(), **await run.all()}
             table_bytes, rows = await books.usage_bytes()
             more = {"usage_bytes": (table_bytes - empty_bytes) / rows, "usage_rows": rows}
             runs.append({**values, **more, "opened_per_second": opened_per_second})
         sizes = {"accounts": f"{options.accounts:,}", "events per arm and run": f"{options.events:,}"}
+        sizes["nice of the post-flight consumer"] = f"{run.nice:+d}"
         sizes |= await conditions(servers, ground.redis)
         return Report("Post-flight: usage.events into PostgreSQL", FIGURES, runs, sizes)
 
@@ -84,6 +90,7 @@ class Run:
         self._say = say
         self._uniform: Task | None = None  # what the uniform arm settled last
         self._measured = Measured()
+        self.nice = 0  # that the consumer really had
 
     async def all(self) -> Values:
         arms: list[tuple[str, Callable[[int], Awaitable[Pace]]]] = [
@@ -113,8 +120,9 @@ class Run:
         task, count = await self._filled(events, hot=hot)
         before, sessions = sum(task.begin), self._ground.completed
         written = await self._books.written()
-        async with consumer(self._ground.servers, "postflight") as process:
+        async with consumer(self._ground.servers, "postflight", nice=NICE) as process:
             series = await watched(self._ground.servers, process, self._books.settled, before + count)
+            self.nice = os.getpriority(os.PRIO_PROCESS, process.pid)
         if not hot:
             self._uniform = task
             await until(lambda: self._books.gone("billing-postflight"), "the consumer's backends to end")
@@ -154,7 +162,10 @@ class Run:
             check(one)
             check(other)
 
-        async with consumer(ground.servers, "inflight") as one, consumer(ground.servers, "postflight") as other:
+        async with (
+            consumer(ground.servers, "inflight") as one,
+            consumer(ground.servers, "postflight", nice=NICE) as other,
+        ):
             cpu = {each.name: lambda pid=each.pid: own_seconds(pid) for each in (one, other)}
             series = await watch(taken, before + count, {**cpu, **ground.servers.cpu}, check_both)
         return series.pace(before, before + count)
@@ -174,7 +185,7 @@ class Run:
         mixes = ground.mixes(round(per_second * seconds))
         lines = [list(mix.take(round(per_second * seconds / len(mixes)))) for mix in mixes]
         await ground.heartbeat()
-        async with consumer(ground.servers, "postflight") as process:
+        async with consumer(ground.servers, "postflight", nice=NICE) as process:
             await process.ready()
             await until(lambda: all_running(process, len(mixes)), "every partition to be consumed")
             cpu = {"consumer": lambda: own_seconds(process.pid), **ground.servers.cpu}
