@@ -46,6 +46,7 @@ class _Again:
     owner: Owner
     topic: str
     from_offset: int
+    records: int
     wanted: CatchUp
     backoff: Backoff
 
@@ -69,8 +70,8 @@ class Delivery(Generic[Op]):
         interpreter ends a batch sooner, what it leaves makes others, with nothing more behind it."""
         left: Fetched | None = fetched
         more: More = partial(self._cursor.more, topic)
-        limit = self._plan.batch_limit(topic)
         while left is not None:
+            limit = self._limit(topic)
             with self._state.waiting():
                 made = await self._plan.preparing.prepare(self._plan.interpreters[topic], left, more, limit)
             if made.next_offset > self._state.positions[topic].offset:
@@ -91,7 +92,7 @@ class Delivery(Generic[Op]):
             wanted = _wanted(answer, None if again is None else again.wanted)
             step = await self._catch_up(wanted.topic)
             if step is Step.GO_ON:  # the verdicts may have changed: interpret again
-                self._again = _Again(batch.owner, topic, batch.from_offset, wanted, backoff)
+                self._again = _Again(batch.owner, topic, batch.from_offset, made.taken, wanted, backoff)
                 self._state.become(State.RUNNING)
                 self._cursor.seek(topic)
                 return Step.SOUGHT
@@ -100,6 +101,14 @@ class Delivery(Generic[Op]):
             metrics.RECORDS.labels(self._plan.group, topic).inc(made.taken)
             self._state.log_times_ms[topic] = batch.log_time_ms
         return answer
+
+    def _limit(self, topic: str) -> int:
+        """Of records in the next batch. One that goes again has no more than it had: what came since was not caught up
+        with, and a sink that was told so would take no word about it (S46)."""
+        again = self._again
+        if again is not None and again.topic == topic and again.records and again.is_of(self._state):
+            return again.records
+        return self._plan.batch_limit(topic)
 
     def _goes_again(self, topic: str) -> _Again | None:
         """What is known of the next batch of `topic`, where it is one that was caught up. Said once: a sink that goes

@@ -203,7 +203,10 @@ class _Fetcher(fetcher.Fetcher):  # type: ignore[misc]
         try:
             records = found.getall(most)
         except kafka_errors.KafkaError as error:
-            self._records[pair] = fetcher.FetchError(error=error, backoff=self._prefetch_backoff)
+            # without the frames, which have the answer: raised from where it stands, the error is in a cycle with them
+            self._records[pair] = fetcher.FetchError(
+                error=error.with_traceback(None), backoff=self._prefetch_backoff
+            )
             return None
         after = found.position
         if not found.has_more():

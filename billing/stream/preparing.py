@@ -56,14 +56,15 @@ class Preparing:
         self._turn = asyncio.Lock()
 
     async def prepare(self, interpreter: Interpreter[Op], first: Fetched, more: More, most: int) -> Prepared[Op]:
-        """One batch: `first`, and what `more` has behind it, up to `most` records (`first` may have more). The
-        catalogue may grow between two pieces: where an account was not listed and then is, the sink asks to catch up,
-        and the records are interpreted again (S46). Raises RuntimeError for an interpreter that takes nothing."""
+        """One batch: `first`, and what `more` has behind it, up to `most` records. The catalogue may grow between two
+        pieces: where an account was not listed and then is, the sink asks to catch up, and the records are interpreted
+        again (S46). Raises RuntimeError for an interpreter that takes nothing."""
         async with self._turn:
             prepared: Prepared[Op] = Prepared(first.from_offset)
             piece: Fetched | None = first
+            room = most
             while piece is not None:
-                made = interpreter.interpret(piece.records, prepared.last)
+                made = interpreter.interpret(piece.records[:room], prepared.last)
                 goes_on = prepared.add(piece, made)
                 await asyncio.sleep(0)
                 room = most - prepared.taken

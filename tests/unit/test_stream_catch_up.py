@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from stream_bench import Bench, running, until
 
 from billing.stream.finished import Crashed
@@ -114,6 +115,28 @@ async def test_a_caught_up_stray_is_applied_as_it_is() -> None:
         await bench.settled()
     batches = [call.caught_up for call in bench.sink.calls if call.name == "apply"]
     assert batches == [False, True] * 2  # of 500 and 200: each goes again once, whole
+
+
+@pytest.mark.parametrize("records", [3, 250])  # less than a piece, and more
+async def test_s46_a_batch_that_goes_again_has_nothing_that_came_since(records: int) -> None:
+    """It was not caught up with: the ledger would wait for the relay over and over, while accounts are opened."""
+    bench = Bench()
+    bench.append(records)
+    sent: list[tuple[bool, int]] = []
+
+    def tariffs_once(batch) -> str | None:  # type: ignore[no-untyped-def]  # Batch[Effect]
+        sent.append((batch.caught_up, len(batch.ops)))
+        return "tariffs" if len(sent) == 1 else None
+
+    async def meanwhile(_topic: str) -> None:
+        bench.append(180)
+
+    bench.sink.catch_up_for = tariffs_once
+    async with running(bench.runner(catch_up=meanwhile)):
+        await bench.settled()
+    assert sent[:2] == [(False, records), (True, records)]
+    assert [caught_up for caught_up, _ in sent[2:]] == [False] * len(sent[2:])
+    assert sum(count for _, count in sent[1:]) == records + 180
 
 
 async def test_s05_a_batch_that_was_caught_up_is_not_after_the_sink_has_gone_back() -> None:
