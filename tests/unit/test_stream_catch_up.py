@@ -133,6 +133,7 @@ async def test_s46_a_batch_that_goes_again_has_nothing_that_came_since(records: 
 
     bench.sink.catch_up_for = tariffs_once
     async with running(bench.runner(catch_up=meanwhile)):
+        await until(lambda: len(bench.applied()) == records + 180)
         await bench.settled()
     assert sent[:2] == [(False, records), (True, records)]
     assert [caught_up for caught_up, _ in sent[2:]] == [False] * len(sent[2:])
