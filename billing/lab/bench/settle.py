@@ -31,7 +31,8 @@ from billing.lab.waiting import until
 Say = Callable[[str], None]
 
 NICE = -10
-"""Of the post-flight consumer, where the system lets us: on shared cores it is what PostgreSQL's backends wait for."""
+"""Of the post-flight consumer where it is alone with PostgreSQL, if the system lets us: it is what the backends wait
+for, and they are woken on its core."""
 
 STEADY_SHARE = 0.8  # of the backlog's rate
 LOOK_SECONDS = 0.01
@@ -149,7 +150,8 @@ class Run:
         return paces[0]
 
     async def _both(self, events: int) -> Pace:
-        """Both consumers at the same time: an event counts when both have taken it."""
+        """Both consumers at the same time: an event counts when both have taken it. Neither goes before the other: it
+        would be done first, and what is measured would be the other alone."""
         await skip_in_redis(self._ground, await self._books.positions())
         task, count = await self._filled(events)
         ground, before = self._ground, sum(task.begin)
@@ -162,10 +164,7 @@ class Run:
             check(one)
             check(other)
 
-        async with (
-            consumer(ground.servers, "inflight") as one,
-            consumer(ground.servers, "postflight", nice=NICE) as other,
-        ):
+        async with consumer(ground.servers, "inflight") as one, consumer(ground.servers, "postflight") as other:
             cpu = {each.name: lambda pid=each.pid: own_seconds(pid) for each in (one, other)}
             series = await watch(taken, before + count, {**cpu, **ground.servers.cpu}, check_both)
         return series.pace(before, before + count)
