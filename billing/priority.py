@@ -18,7 +18,8 @@ def set_nice(nice: int) -> str | None:
     """
     try:
         os.setpriority(os.PRIO_PROCESS, 0, nice)
-        if os.getsid(0) == os.getpid() and AUTOGROUP.exists():
+        # where that is switched off, the file is empty
+        if os.getsid(0) == os.getpid() and AUTOGROUP.exists() and AUTOGROUP.read_text():
             AUTOGROUP.write_text(str(nice))
     except OSError as error:
         return error.strerror
