@@ -120,7 +120,7 @@ def _done(letter: Letter) -> str:
     became = letter.became
     match letter.state:
         case "discarded":
-            return "discarded"
+            return "it was discarded before"
         case "refused_again":
             return f"replayed before, and a dead letter again: {became}"
         case "replayed":

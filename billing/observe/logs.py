@@ -21,7 +21,7 @@ ALLOWED_FIELDS = frozenset(
         # what
         *("account", "currency", "ledger_seq", "plan", "kind", "reason", "answer", "state", "outcome", "check"),
         *("count", "records", "ops", "lag", "attempt", "signal", "dropped_fields", "error", "detail", "migration"),
-        *("finding", "repair"),
+        *("finding", "repair", "nice"),
         *("intent", "payment", "episode", "status", "amount_micros", "horizon_ms", "needs_horizon_ms"),
         # how long
         *("seconds", "duration_ms", "wait_seconds", "retry_in_seconds", "timeout_seconds", "log_time_ms"),

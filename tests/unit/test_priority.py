@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -53,3 +54,22 @@ def test_the_setting(value: str | None, nice: int | None) -> None:
 def test_the_setting_is_a_nice_value(value: str) -> None:
     with pytest.raises(SettingError, match="BILLING_NICE must be a whole number from -20 to 19"):
         Settings.from_env(GIVEN | {"BILLING_NICE": value})
+
+
+REFUSED = """
+import os, sys
+from billing.process import run_process
+def refuse(*_):
+    raise PermissionError(13, "Permission denied")
+async def main(_process):
+    return 0
+os.setpriority = refuse
+sys.exit(run_process("postflight", main))
+"""
+
+
+def test_a_refusal_is_in_the_log_with_the_value_and_ends_nothing() -> None:
+    environ = {**os.environ, **GIVEN, "BILLING_NICE": "-5"}
+    done = subprocess.run([sys.executable, "-c", REFUSED], env=environ, capture_output=True, text=True, check=True)
+    told = json.loads(done.stderr.splitlines()[0])
+    assert (told["event"], told["nice"], told["error"]) == ("nice.refused", -5, "Permission denied")

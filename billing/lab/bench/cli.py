@@ -199,7 +199,8 @@ def _run(
         click.echo(report.markdown(), nl=False)
     else:
         console = Console()
-        console.width = max(console.width, 110)  # lines that wrap are hard to read in a log
+        if not console.is_terminal:
+            console.width = max(console.width, 110)  # lines that wrap are hard to read in a log
         console.print(report.table())
         click.echo("\n".join(f"{name}: {value}" for name, value in report.conditions.items()))
     return 0

@@ -27,7 +27,7 @@ FIGURES = (
     Figure("call_records", "records per function call, housekeeping included", "", 0),
     Figure("call_micros", "time in functions per event", "µs", 2),
     Figure("memory_per_second", "the same function fed from memory, without Kafka", "events/s"),
-    Figure("memory_ratio", "  backlog / fed from memory", "", 2, "≥ 0.85"),
+    Figure("memory_ratio", "  backlog / fed from memory", "", 3, "≥ 0.85"),
     Figure("packed_per_second", "packed batches straight to the function", "events/s"),
     Figure("packed_ratio", "  backlog / packed", "", 2),
     Figure("decode_per_second", "decode-only drain of the same topic, no store", "events/s"),

@@ -23,7 +23,7 @@ FIGURES = (
     Figure("wal_per_event", "WAL per event", "bytes"),
     Figure("images_per_session", "  full-page images per session", "", 3),
     Figure("copy_per_second", "COPY of the same usage rows into the same table", "rows/s"),
-    Figure("copy_ratio", "  settled sessions / COPY", "", 2, "≥ 0.25"),
+    Figure("copy_ratio", "  settled sessions / COPY", "", 3, "≥ 0.25"),
     Figure("copies_per_second", "four COPYs at once", "rows/s"),
     Figure("copies_ratio", "  settled sessions / four COPYs", "", 2),
     Figure("hot_per_second", "one account per partition has all the traffic", "events/s"),
