@@ -217,7 +217,11 @@ def _held(held: Sequence[Held]) -> list[dict[str, str]]:
 
 
 def _money(tally: Tally, *, as_json: bool) -> dict[str, Any]:
-    totals = tally.totals()
+    totals, unpriced = tally.totals(), tally.unpriced()
     if as_json:
-        return {"held_up": [{"currency": c, "amount_micros": micros} for c, micros in totals.items()]}
-    return {"held_up": ", ".join(f"{format_micros(micros, c)} {c}" for c, micros in totals.items()) or "nothing"}
+        amounts = [{"currency": c, "amount_micros": micros} for c, micros in totals.items()]
+        return {"held_up": amounts, "unpriced": unpriced}
+    parts = [f"{format_micros(micros, c)} {c}" for c, micros in totals.items()]
+    if unpriced:
+        parts.append(f"that of {unpriced} that cannot be priced")
+    return {"held_up": ", ".join(parts) or "nothing"}

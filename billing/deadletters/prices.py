@@ -138,3 +138,7 @@ class Tally:
             for currency, micros in found.micros.items():
                 sums[currency] += micros
         return dict(sorted(sums.items()))
+
+    def unpriced(self) -> int:
+        """Letters, over all reasons, that nobody can price."""
+        return sum(sum(found.unpriced.values()) for found in self.by_reason.values())

@@ -235,6 +235,11 @@ async def test_s21_poison_is_stored_with_the_position_when_post_flight_is_killed
         assert held_up["suspended"] == [{"currency": "USD", "amount_micros": LOOKUP_MICROS}]
         unpriced = {row["reason"]: row["unpriced"] for row in held_up["reasons"]}
         assert [why["letters"] for why in unpriced["wrong_partition"]] == [1]
+        asked = ("dlq", "discard", "--all", "--dry-run", "--by", "test", "--reason", "test")
+        dry = await billing_json(settings, *asked)
+        unknown = sum(why["letters"] for reasons in unpriced.values() for why in reasons)
+        assert (dry["held_up"], dry["unpriced"]) == (held_up["suspended"], unknown)
+        assert f"that of {unknown} that cannot be priced" in (await billing(settings, *asked))[1]
 
 
 async def _until_blocked(pool: Pool) -> None:
