@@ -88,13 +88,13 @@ class Settings:
             postgres_dsn=_url(environ, "BILLING_POSTGRES_DSN", ("postgresql", "postgres")),
             namespace=_namespace(environ),
             partitions=whole_number(environ, "BILLING_PARTITIONS", 8, 1, 1024),
-            metrics_port=_port(environ),
+            metrics_port=_if_given(environ, "BILLING_METRICS_PORT", 0, 65535),
             proof_replicas=whole_number(environ, "BILLING_PROOF_REPLICAS", 0, 0, 16),
             proof_aof=bool(whole_number(environ, "BILLING_PROOF_AOF", 0, 0, 1)),
             postgres_owner_dsn=_owner(environ),
             generation_ms=1000
             * whole_number(environ, "BILLING_DEDUPE_GENERATION_SECONDS", GENERATION_MS // 1000, 5, 86_400),
-            nice=_nice(environ),
+            nice=_if_given(environ, "BILLING_NICE", -20, 19),
         )
 
 
@@ -158,11 +158,5 @@ def whole_number(environ: Mapping[str, str], name: str, default: int, low: int, 
     return int(value)
 
 
-def _nice(environ: Mapping[str, str]) -> int | None:
-    return whole_number(environ, "BILLING_NICE", 0, -20, 19) if environ.get("BILLING_NICE", "").strip() else None
-
-
-def _port(environ: Mapping[str, str]) -> int | None:
-    if not environ.get("BILLING_METRICS_PORT", "").strip():
-        return None
-    return whole_number(environ, "BILLING_METRICS_PORT", 0, 0, 65535)
+def _if_given(environ: Mapping[str, str], name: str, low: int, high: int) -> int | None:
+    return whole_number(environ, name, low, low, high) if environ.get(name, "").strip() else None

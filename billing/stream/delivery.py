@@ -50,9 +50,9 @@ class _Again:
     wanted: CatchUp
     backoff: Backoff
 
-    def is_of(self, state: LaneState) -> bool:
-        """Whether the next batch of the topic is this one."""
-        return (state.owner, state.positions[self.topic].offset) == (self.owner, self.from_offset)
+    def is_next(self, topic: str, state: LaneState) -> bool:
+        """Whether the next batch of `topic` is this one."""
+        return (topic, state.owner, state.positions[topic].offset) == (self.topic, self.owner, self.from_offset)
 
 
 class Delivery(Generic[Op]):
@@ -106,7 +106,7 @@ class Delivery(Generic[Op]):
         """Of records in the next batch. One that goes again has no more than it had: what came since was not caught up
         with, and a sink that was told so would take no word about it (S46)."""
         again = self._again
-        if again is not None and again.topic == topic and again.records and again.is_of(self._state):
+        if again is not None and again.records and again.is_next(topic, self._state):
             return again.records
         return self._plan.batch_limit(topic)
 
@@ -117,7 +117,7 @@ class Delivery(Generic[Op]):
         if again is None or again.topic != topic:
             return None
         self._again = None
-        return again if again.is_of(self._state) else None
+        return again if again.is_next(topic, self._state) else None
 
     def _batch(self, topic: str, made: Prepared[Op], *, caught_up: bool) -> Batch[Op]:
         position = self._state.positions[topic]

@@ -80,8 +80,8 @@ class Run:
         """Answered while a consumer drains what was written before. Raises ArmFailed where it came to the end."""
         ground, options = self._ground, self._options
         end = sum(await ground.positions()) + await ground.fill(options.events)
-        async with self._service() as service, consumer(ground.servers, "inflight") as process:
-            _give_way(process.pid, options.nice)
+        nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + options.nice) if options.nice else None
+        async with self._service() as service, consumer(ground.servers, "inflight", nice=nice) as process:
             before = await ground.usage_applied()
             await until(lambda: self._moved(before, process), "the consumer to drain", timeout_seconds=60)
             await ground.redis.config_resetstat()
@@ -152,13 +152,6 @@ class Run:
 def _port(service: Consumer) -> int:
     said = [msgspec.json.decode(line) for line in service.last_lines(50) if line.startswith("{")]
     return next(int(line["port"]) for line in reversed(said) if line.get("event") == "admission.listening")
-
-
-def _give_way(pid: int, nice: int) -> None:
-    """Add to a process's nice value, in all its threads."""
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        now = os.getpriority(os.PRIO_PROCESS, int(thread.name))
-        os.setpriority(os.PRIO_PROCESS, int(thread.name), min(19, now + nice))
 
 
 def check_ended(process: Process) -> None:
