@@ -19,17 +19,23 @@ from billing.lab.bench.figures import Report, Values
 from billing.lab.bench.ground import Ground, prepared
 from billing.lab.bench.loading import load
 from billing.lab.bench.machine import conditions
+from billing.lab.bench.replica import replica
 from billing.lab.bench.running import ArmFailed, check, consumer
 from billing.lab.bench.servers import Servers
 from billing.lab.processes import Process
 from billing.lab.supervise import Consumer, environment
 from billing.lab.waiting import until
+from billing.priority import set_nice
 
 Say = Callable[[str], None]
 
 WARM_UP_SECONDS = 2.0
 CONNECTIONS = 50
 ASKED_ABOUT = 100_000  # accounts, at most
+
+
+ANSWERS_FIRST = -15
+"""The nice value of service, replica and load where the replica answers: a backlog can wait, who dials does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,16 @@ class Options:
     arms: Collection[str] = ARMS
 
 
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How requests are answered: balances from which server (None: the consumer's own), and with which nice value the
+    service answers and the load asks (None: with ours)."""
+
+    arm: str
+    read_from: str | None = None
+    nice: int | None = None
+
+
 async def run_admission(options: Options, servers: Servers, say: Say) -> Report:
     """Everything, `runs` times on the same servers. Raises ArmFailed, NotPrepared, WaitedTooLong."""
     runs: list[Values] = []
@@ -52,9 +68,12 @@ async def run_admission(options: Options, servers: Servers, say: Say) -> Report:
         await load(ground, say)
         for number in range(1, options.runs + 1):
             say(f"run {number} of {options.runs}")
-            runs.append(await Run(ground, options, say).all())
+            run = Run(ground, options, say)
+            runs.append(await run.all())
         sizes = {"accounts": f"{options.accounts:,}", "rate": f"{options.rate:,.0f} a second, open loop"}
         sizes |= {"backlog": f"{options.events:,} events", "nice of the consumer": f"{options.nice:+d}"}
+        if "replica" in options.arms:
+            sizes["nice of service, replica and load where that answers"] = f"{run.nice:+d}"
         sizes |= await conditions(servers, ground.redis)
         return Report("Admission: requests beside the pipeline", FIGURES, runs, sizes)
 
@@ -66,48 +85,55 @@ class Run:
         self._ground = ground
         self._options = options
         self._say = say
+        self.nice = 0  # that a service with ANSWERS_FIRST really had
 
     async def all(self) -> Values:
         values: dict[str, float] = {}
         if "idle" in self._options.arms:
-            async with self._service() as service:
-                values |= await self._asked("idle", service)
+            how = Answering("idle")
+            async with self._service(how) as service:
+                values |= await self._asked(how, service)
         if "beside" in self._options.arms:
-            values |= await self._beside()
+            values |= await self._beside(Answering("beside"))
+        if "replica" in self._options.arms:
+            async with replica(self._ground.servers, self._ground.redis, nice=ANSWERS_FIRST) as url:
+                values |= await self._beside(Answering("replica", url, ANSWERS_FIRST))
         return values
 
-    async def _beside(self) -> dict[str, float]:
+    async def _beside(self, how: Answering) -> dict[str, float]:
         """Answered while a consumer drains what was written before. Raises ArmFailed where it came to the end."""
         ground, options = self._ground, self._options
         end = sum(await ground.positions()) + await ground.fill(options.events)
         nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + options.nice) if options.nice else None
-        async with self._service() as service, consumer(ground.servers, "inflight", nice=nice) as process:
+        async with self._service(how) as service, consumer(ground.servers, "inflight", nice=nice) as process:
             before = await ground.usage_applied()
             await until(lambda: self._moved(before, process), "the consumer to drain", timeout_seconds=60)
             await ground.redis.config_resetstat()
             began, at = asyncio.get_running_loop().time(), await ground.usage_applied()
-            values = await self._asked("beside", service)
+            values = await self._asked(how, service)
             seconds, applied = asyncio.get_running_loop().time() - began, await ground.usage_applied()
             if applied >= end:
                 raise ArmFailed("the backlog was drained before the load ended: give more --events")
             calls = await scrape.call_micros(ground.redis)
-        values |= {"events_per_second": (applied - at) / seconds}
-        return values | {"call_p50": calls["p50"] / 1000, "call_p99": calls["p99"] / 1000}
+        values[f"{how.arm}_events_per_second"] = (applied - at) / seconds
+        return values | {f"{how.arm}_call_{tail}": calls[tail] / 1000 for tail in ("p50", "p99")}
 
     async def _moved(self, before: int, process: Consumer) -> bool:
         check(process)
         return await self._ground.usage_applied() > before
 
-    async def _asked(self, arm: str, service: Consumer) -> dict[str, float]:
-        options = self._options
-        await self._load(service, WARM_UP_SECONDS)
+    async def _asked(self, how: Answering, service: Consumer) -> dict[str, float]:
+        options, arm = self._options, how.arm
+        await self._load(service, WARM_UP_SECONDS, how.nice)
         service_before = own_seconds(service.pid)
-        found, load_seconds = await self._load(service, options.seconds)
+        found, load_seconds = await self._load(service, options.seconds, how.nice)
         values = arm_values(arm, found, own_seconds(service.pid) - service_before, load_seconds)
         self._say(f"  {arm}: p50 {values[f'{arm}_p50']:.2f} ms, p99 {values[f'{arm}_p99']:.2f} ms, {found['outcomes']}")
         return values
 
-    async def _load(self, service: Consumer, seconds: float) -> tuple[dict[str, object], float]:
+    async def _load(
+        self, service: Consumer, seconds: float, nice: int | None
+    ) -> tuple[dict[str, object], float]:
         """What the load found, and its CPU in s. A process of its own, so that it waits for nobody here."""
         folder = self._ground.servers.folder
         command = [sys.executable, "-m", "billing.lab.admission_load", "--address", f"127.0.0.1:{_port(service)}"]
@@ -118,6 +144,8 @@ class Run:
         process = Process("admission-load", command, environment(self._ground.settings), log)
         before = os.times().children_user + os.times().children_system
         process.start()
+        if nice is not None:
+            set_nice(nice, process.pid)
         try:
             await until(lambda: not process.running, "the load's end", timeout_seconds=60 + 2 * seconds)
         finally:
@@ -134,16 +162,22 @@ class Run:
         return path
 
     @asynccontextmanager
-    async def _service(self) -> AsyncIterator[Consumer]:
+    async def _service(self, how: Answering) -> AsyncIterator[Consumer]:
         """`python -m consumers.admission`, ready: it has read the catalogue."""
         await self._ground.heartbeat()
         servers = self._ground.servers
         # an answer by policy would be quicker than one that is worked out, and the backlog is old
         extra = {"BILLING_ADMISSION_ADDRESS": "127.0.0.1:0", "BILLING_ADMISSION_BEHIND_MS": "600000"}
+        if how.read_from is not None:
+            extra["BILLING_ADMISSION_REDIS_URL"] = how.read_from
+        if how.nice is not None:
+            extra["BILLING_NICE"] = str(how.nice)
         started = Consumer("admission", "admission", servers.settings, servers.folder, extra)
         started.start()
         try:
             await started.ready()
+            if how.nice is not None:
+                self.nice = os.getpriority(os.PRIO_PROCESS, started.pid)
             yield started
         finally:
             await started.stop()

@@ -6,7 +6,15 @@ from typing import Any
 
 from billing.lab.bench.figures import Figure
 
-ARMS = ("idle", "beside")
+ARMS = ("idle", "beside", "replica")
+
+
+def _drained(arm: str) -> tuple[Figure, ...]:
+    return (
+        Figure(f"{arm}_events_per_second", "  the consumer's rate meanwhile", "events/s"),
+        Figure(f"{arm}_call_p50", "  its function calls p50 (server's clock)", "ms", 2),
+        Figure(f"{arm}_call_p99", "  its function calls p99", "ms", 2),
+    )
 
 
 def _of(arm: str, label: str, asked: str) -> tuple[Figure, ...]:
@@ -25,9 +33,9 @@ def _of(arm: str, label: str, asked: str) -> tuple[Figure, ...]:
 FIGURES = (
     *_of("idle", "nothing else to do", ""),
     *_of("beside", "beside a backlog that is drained", "< 5"),
-    Figure("events_per_second", "  the consumer's rate meanwhile", "events/s"),
-    Figure("call_p50", "  its function calls p50 (server's clock), which reads wait for", "ms", 2),
-    Figure("call_p99", "  its function calls p99", "ms", 2),
+    *_drained("beside"),
+    *_of("replica", "beside one, balances read from a replica", "< 5"),
+    *_drained("replica"),
 )
 
 

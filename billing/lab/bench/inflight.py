@@ -18,6 +18,7 @@ from billing.lab.bench.inflight_figures import ARMS, FIGURES, latency_values, va
 from billing.lab.bench.loading import load
 from billing.lab.bench.machine import conditions
 from billing.lab.bench.openloop import publish_and_see
+from billing.lab.bench.placing import keep, places
 from billing.lab.bench.rawlook import raw_positions
 from billing.lab.bench.results import Loaded, Outcome
 from billing.lab.bench.running import all_running, arm, consumer, counted, staged, watched
@@ -52,10 +53,13 @@ async def run_inflight(options: Options, servers: Servers, say: Say) -> Report:
     runs: list[Values] = []
     async with prepared(servers, options.accounts) as ground:
         loaded = await load(ground, say)
+        where = places()
+        keep(servers.store_pid, where.store)
         for number in range(1, options.runs + 1):
             say(f"run {number} of {options.runs}")
-            runs.append({**await cores(), **await Run(ground, options, say).all(loaded)})
+            runs.append({**await cores(), **await Run(ground, options, where.consumer, say).all(loaded)})
         sizes = {"accounts": f"{options.accounts:,}", "events per arm and run": f"{options.events:,}"}
+        sizes |= where.stated
         sizes |= await conditions(servers, ground.redis)
         return Report("In-flight: usage.events into Redis", FIGURES, runs, sizes)
 
@@ -63,9 +67,10 @@ async def run_inflight(options: Options, servers: Servers, say: Say) -> Report:
 class Run:
     """One run: every arm, and the figures that come of them."""
 
-    def __init__(self, ground: Ground, options: Options, say: Say) -> None:
+    def __init__(self, ground: Ground, options: Options, core: int | None, say: Say) -> None:
         self._ground = ground
         self._options = options
+        self._core = core  # of the consumer, and of whatever takes its place in an arm
         self._say = say
         self._uniform: Task | None = None  # what the uniform arm drained last
         self._paces: dict[str, list[Pace]] = {}
@@ -107,7 +112,7 @@ class Run:
         task, count = await self._filled(events, hot=hot)
         ground, began, before = self._ground, time.monotonic(), sum(task.begin)
         await ground.redis.config_resetstat()
-        async with consumer(ground.servers, "inflight") as process:
+        async with consumer(ground.servers, "inflight", core=self._core) as process:
             series = await watched(ground.servers, process, ground.usage_applied, before + count)
             if not hot:
                 self._uniform = task
@@ -123,7 +128,7 @@ class Run:
     async def _fed(self, name: str, events: int) -> Pace:
         """An arm that reads its records into memory first and moves the store's positions."""
         task, count = await self._filled(events)
-        async with arm(self._ground.servers, name, task) as process:
+        async with arm(self._ground.servers, name, task, core=self._core) as process:
             before = sum(task.begin)
             series = await watched(self._ground.servers, process, self._ground.usage_applied, before + count)
         return series.pace(before, before + count)
@@ -131,7 +136,8 @@ class Run:
     async def _decode(self, _: int) -> Pace:
         """The records that the uniform arm drained, without the store."""
         task = self._task()
-        return await counted(self._ground.servers, "decode", task, sum(task.end) - sum(task.begin))
+        records = sum(task.end) - sum(task.begin)
+        return await counted(self._ground.servers, "decode", task, records, core=self._core)
 
     def _task(self) -> Task:
         assert self._uniform is not None  # the first lap begins with it
@@ -140,7 +146,7 @@ class Run:
     async def _naive(self, events: int, *, commit_each: bool) -> Pace:
         await self._ground.heartbeat()
         task = msgspec.structs.replace(self._task(), commit_each=commit_each)
-        pace = await counted(self._ground.servers, "naive", task, events)
+        pace = await counted(self._ground.servers, "naive", task, events, core=self._core)
         self._say(f"  naive{', a commit each' if commit_each else ''}: {pace.per_second:,.0f} events/s")
         return pace
 
@@ -150,7 +156,7 @@ class Run:
         lines = [list(mix.take(round(per_second * seconds / len(mixes)))) for mix in mixes]
         await ground.heartbeat()
         async with (
-            consumer(ground.servers, "inflight") as process,
+            consumer(ground.servers, "inflight", core=self._core) as process,
             raw_positions(ground.settings.redis_url, ground.keys) as positions,
         ):
             await process.ready()

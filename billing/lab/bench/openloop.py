@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from billing.lab.bench.mix import Line
 from billing.lab.bench.results import Outcome
+from billing.lab.bench.schedule import Schedule
 from billing.lab.bench.stats import Burst, Sighting, latencies
 from billing.lab.waiting import until
 from schemas.common import CLOUDEVENTS_HEADERS
@@ -78,51 +81,61 @@ def collector_off() -> Iterator[None]:
         gc.enable()
 
 
+class _Packed(NamedTuple):
+    """A batch of the records from `begin` to before `after` of its partition, to be sent at a tick."""
+
+    tick: int
+    batch: BatchBuilder
+    begin: int
+    after: int
+
+
 class _Sender:
-    """Sends what is due in batches, by partition."""
+    """Sends what is due at each tick, by partition. It is packed beforehand, a microsecond a record: producers have
+    cores of their own elsewhere, here they would take them from what is measured."""
 
     def __init__(
         self, producer: AIOKafkaProducer, topic: str, lines: Sequence[Sequence[Line]], per_second: float
     ) -> None:
         self._producer = producer
         self._topic = topic
-        self._lines = lines
-        self._gap = len(lines) / per_second  # between two records of one partition
-        self._headers = list(CLOUDEVENTS_HEADERS)
+        self._schedule = Schedule(per_second, len(lines))
+        self._waiting = [deque(self._packed(partition, each)) for partition, each in enumerate(lines)]
         self._sent: list[list[tuple[asyncio.Future[Any], int, int]]] = [[] for _ in lines]
         self.began = 0.0
         self.late_seconds = 0.0
 
-    def _due(self, partition: int, number: int) -> float:
-        """When a record is meant to be sent; partitions take turns."""
-        return self.began + (number + partition / len(self._lines)) * self._gap
+    def _packed(self, partition: int, lines: Sequence[Line]) -> Iterator[_Packed]:
+        """The partition's batches in order; a tick has more than one where its records do not fit."""
+        headers = list(CLOUDEVENTS_HEADERS)
+        at = 0
+        for tick, due in self._schedule.ticks(partition, len(lines), TICK_SECONDS):
+            while at < due:
+                batch, begin = self._producer.create_batch(), at
+                for line in lines[begin:due]:
+                    if batch.append(timestamp=None, key=line.key, value=line.value, headers=headers) is None:
+                        break
+                    at += 1
+                yield _Packed(tick, batch, begin, at)
 
     async def run(self) -> None:
-        self.began = time.monotonic()
-        sent = [0] * len(self._lines)
-        tick = self.began
-        while any(count < len(lines) for count, lines in zip(sent, self._lines, strict=True)):
-            tick += TICK_SECONDS
-            now = time.monotonic()
-            if tick > now:
-                await asyncio.sleep(tick - now)
-            now = time.monotonic()
-            self.late_seconds = max(self.late_seconds, now - tick)
-            for partition in range(len(sent)):
-                sent[partition] = await self._send_due(partition, sent[partition], now)
+        """Until everything is sent; after a late tick at once what is due by then."""
+        self.began, tick = time.monotonic(), 0
+        while any(self._waiting):
+            tick += 1
+            late = time.monotonic() - (self.began + tick * TICK_SECONDS)
+            if late < 0:
+                await asyncio.sleep(-late)
+            late = time.monotonic() - (self.began + tick * TICK_SECONDS)
+            self.late_seconds = max(self.late_seconds, late)
+            tick += int(late / TICK_SECONDS)
+            for partition, waiting in enumerate(self._waiting):
+                while waiting and waiting[0].tick <= tick:
+                    await self._send(partition, waiting.popleft())
 
-    async def _send_due(self, partition: int, first: int, now: float) -> int:
-        lines, at = self._lines[partition], first
-        due = min(len(lines), int((now - self._due(partition, 0)) // self._gap) + 1)  # so many by now
-        while at < due:
-            batch, begin = self._producer.create_batch(), at
-            for line in lines[begin:due]:
-                if batch.append(timestamp=None, key=line.key, value=line.value, headers=self._headers) is None:
-                    break
-                at += 1
-            future = await self._producer.send_batch(batch, self._topic, partition=partition)
-            self._sent[partition].append((future, begin, at))
-        return at
+    async def _send(self, partition: int, packed: _Packed) -> None:
+        future = await self._producer.send_batch(packed.batch, self._topic, partition=partition)
+        self._sent[partition].append((future, packed.begin, packed.after))
 
     async def ends(self) -> list[int]:
         """Where each partition ends, once its last batch is acknowledged."""
@@ -139,7 +152,10 @@ class _Sender:
         """What was sent, by partition. Work enough to be done when nothing is looked at any more."""
         return [
             [
-                Burst((await future).offset, [self._due(partition, number) for number in range(begin, after)])
+                Burst(
+                    (await future).offset,
+                    [self.began + self._schedule.due_s(partition, number) for number in range(begin, after)],
+                )
                 for future, begin, after in sent
             ]
             for partition, sent in enumerate(self._sent)

@@ -12,6 +12,7 @@ from billing.lab.bench.arms.task import Task
 from billing.lab.bench.counter import Counter
 from billing.lab.bench.cpu import own_seconds
 from billing.lab.bench.drain import watch
+from billing.lab.bench.placing import keep
 from billing.lab.bench.series import STEADY, Pace, Series
 from billing.lab.bench.servers import Servers
 from billing.lab.processes import Process
@@ -24,11 +25,14 @@ class ArmFailed(RuntimeError):
 
 
 @asynccontextmanager
-async def consumer(servers: Servers, kind: str, *, nice: int | None = None) -> AsyncIterator[Consumer]:
-    """`python -m consumers.<kind>`, with BILLING_NICE if given, drained afterwards."""
+async def consumer(
+    servers: Servers, kind: str, *, nice: int | None = None, core: int | None = None
+) -> AsyncIterator[Consumer]:
+    """`python -m consumers.<kind>`, with BILLING_NICE and on a core if given, drained afterwards."""
     extra = {} if nice is None else {"BILLING_NICE": str(nice)}
     started = Consumer(kind, kind, servers.settings, servers.folder, extra)
     started.start()
+    keep(started.pid, core)
     try:
         yield started
     finally:
@@ -36,11 +40,12 @@ async def consumer(servers: Servers, kind: str, *, nice: int | None = None) -> A
 
 
 @asynccontextmanager
-async def arm(servers: Servers, name: str, task: Task) -> AsyncIterator[Process]:
-    """`python -m billing.lab.bench.arms NAME TASK`, killed afterwards."""
+async def arm(servers: Servers, name: str, task: Task, *, core: int | None = None) -> AsyncIterator[Process]:
+    """`python -m billing.lab.bench.arms NAME TASK`, on a core if given, killed afterwards."""
     command = [sys.executable, "-m", "billing.lab.bench.arms", name, msgspec.json.encode(task).decode()]
     process = Process(f"arm-{name}", command, environment(servers.settings), servers.folder / f"arm-{name}.log")
     process.start()
+    keep(process.pid, core)
     try:
         yield process
     finally:
@@ -60,7 +65,9 @@ async def watched(
     return await watch(count, end, cpu, lambda: check(process), look_seconds=look_seconds)
 
 
-async def counted(servers: Servers, name: str, task: Task, records: int) -> Pace:
+async def counted(
+    servers: Servers, name: str, task: Task, records: int, *, core: int | None = None
+) -> Pace:
     """The pace of an arm that counts its records itself."""
     path = servers.folder / "counter"
     path.unlink(missing_ok=True)
@@ -70,7 +77,7 @@ async def counted(servers: Servers, name: str, task: Task, records: int) -> Pace
         return counter.value
 
     try:
-        async with arm(servers, name, msgspec.structs.replace(task, counter=str(path))) as process:
+        async with arm(servers, name, msgspec.structs.replace(task, counter=str(path)), core=core) as process:
             series = await watched(servers, process, count, records)
     finally:
         counter.close()

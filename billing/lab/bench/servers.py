@@ -42,12 +42,13 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class Servers:
-    """Running servers: `settings` for clients, `folder` for logs, `cpu_seconds` by server so far, `stated` settings."""
+    """Running servers: `settings` for clients, `folder` for logs, `cpu` seconds by server so far, `stated` settings."""
 
     settings: Settings
     folder: Path
     stated: Mapping[str, str]
     cpu: Mapping[str, Callable[[], float]]
+    store_pid: int
 
 
 @contextmanager
@@ -71,4 +72,5 @@ def own_servers(say: Callable[[str], None]) -> Iterator[Servers]:
                     "redis": lambda: own_seconds(pids[Service.VALKEY]),
                     "postgres": lambda: family_seconds(pids[Service.POSTGRES]),
                 },
+                pids[Service.VALKEY],
             )
