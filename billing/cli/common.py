@@ -66,7 +66,7 @@ class Amount(click.ParamType[int]):
 class Moment(click.ParamType[int]):
     """An RFC 3339 time with its offset; becomes ms since 1970 UTC."""
 
-    name = "time"
+    name = "yyyy-mm-ddThh:mm:ssZ"  # as help shows it, in capitals
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
@@ -115,6 +115,18 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} in output")
 
 
+def _in_words(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case Mapping():
+            return ", ".join(f"{name} {_in_words(each)}" for name, each in value.items()) or "-"
+        case _:
+            return str(value)
+
+
 def print_fields(fields: Mapping[str, Any], *, as_json: bool) -> None:
     """One thing: its fields under their names."""
     if as_json:
@@ -122,7 +134,7 @@ def print_fields(fields: Mapping[str, Any], *, as_json: bool) -> None:
         return
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        click.echo(f"{name:<{width}}  {'-' if value is None else value}")
+        click.echo(f"{name:<{width}}  {_in_words(value)}")
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) -> None:
@@ -134,7 +146,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) 
         click.echo(empty)
         return
     columns = list(rows[0])
-    cells = [columns, *[["-" if row[c] is None else str(row[c]) for c in columns] for row in rows]]
+    cells = [columns, *[[_in_words(row[c]) for c in columns] for row in rows]]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -122,10 +122,9 @@ def discard(
             held: list[Held] = []
             async for page in _pages(pool, places, wanted):
                 await tally.add([letter for letter in page if letter.state == "open"])
-                if dry_run:
-                    done += [letter.place for letter in page if letter.state == "open"]
-                    continue
-                given_up, kept = await decide.discard(pool, page, decision)
+                given_up, kept = (
+                    decide.discardable(page) if dry_run else await decide.discard(pool, page, decision)
+                )
                 done, held = [*done, *given_up], [*held, *kept]
             return done, held, tally
 

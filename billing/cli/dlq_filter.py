@@ -17,10 +17,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def filter_options(reason_name: str, *, states: bool = True) -> Callable[[F], F]:
-    """The options that `make_filter` takes; `reason_name` is what the letter's reason is called."""
+    """The options that `make_filter` takes; `reason_name` is what the letter's reason is called, beside
+    --letter-reason, which it is everywhere: where letters are decided about, --reason is why."""
     reasons = click.Choice([reason.value for reason in DeadLetterReason])
+    names = dict.fromkeys((reason_name, "--letter-reason"))
     options = [
-        click.option(reason_name, "letter_reason", type=reasons, help="Only those of this reason."),
+        click.option(*names, "letter_reason", type=reasons, help="Only those of this reason."),
         click.option("--account", metavar="ID", help="Only those about this account, or under its key."),
         click.option("--since", type=MOMENT, help="Only those logged then or later (2026-12-01T00:00:00Z)."),
         click.option("--until", type=MOMENT, help="Only those logged before."),

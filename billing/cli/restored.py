@@ -75,7 +75,7 @@ def restored(again: bool, by: str, reason: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--since", "since_ms", type=MOMENT, metavar="TIME", help="Go back to it; 30 days when it is not given.")
+@click.option("--since", "since_ms", type=MOMENT, help="Go back to it; 30 days when it is not given.")
 @by_option
 @reason_option
 @json_option

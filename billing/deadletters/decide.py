@@ -7,7 +7,7 @@ so in three steps, each committed before the next: asked, published, and (by pos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -205,8 +205,17 @@ async def discard(pool: Pool, letters: Sequence[Letter], decision: Decision) -> 
         return {Place(*row) for row in rows}
 
     discarded = await in_transaction(pool, work)
+    return _parted(letters, discarded)
+
+
+def discardable(letters: Sequence[Letter]) -> tuple[list[Place], list[Held]]:
+    """What `discard` would do with these, as they were read."""
+    return _parted(letters, {letter.place for letter in letters if letter.state == "open"})
+
+
+def _parted(letters: Sequence[Letter], discarded: Set[Place]) -> tuple[list[Place], list[Held]]:
     held = [Held(letter.place, _not_open(letter)) for letter in letters if letter.place not in discarded]
-    return [place for place in places if place in discarded], held
+    return [letter.place for letter in letters if letter.place in discarded], held
 
 
 def _not_open(letter: Letter) -> str:

@@ -54,11 +54,13 @@ COUNTERPART: Mapping[Origin, LedgerAccount] = {
 
 class EntryKind(NamedTuple):
     """One kind of entry as docs/ledger.md shows it: what it is, what books it, and in which directions it may move the
-    customer's balance: 1 credits it (debit the counterpart), -1 debits it (credit the counterpart)."""
+    customer's balance: 1 credits it (debit the counterpart), -1 debits it (credit the counterpart). `second` is what it
+    is in the second of them, where that is something else."""
 
     meaning: str
     booked_by: str
     directions: tuple[Literal[1, -1], ...]
+    second: str | None = None
 
 
 KINDS: Mapping[Origin | Literal["settlement", "opening"], EntryKind] = {
@@ -70,12 +72,16 @@ KINDS: Mapping[Origin | Literal["settlement", "opening"], EntryKind] = {
     "refund": EntryKind("a session refunded, whole or in part", "`usage refund`", (1,)),
     "rerate": EntryKind("sessions priced again", "`rerate --apply`", (1, -1)),
     "payment_refund": EntryKind(
-        "a card payment given back; up: that failed", "`recharges taken-back --refund`, `consume webhooks`", (-1, 1)
+        "a card payment given back",
+        "`recharges taken-back --refund`, `consume webhooks`",
+        (-1, 1),
+        "giving it back failed",
     ),
     "chargeback": EntryKind(
-        "a card payment taken back by the bank; up: we won the dispute",
+        "a card payment taken back by the bank",
         "`recharges taken-back --chargeback`, `consume webhooks`",
         (-1, 1),
+        "the dispute about it was won",
     ),
     "goodwill": EntryKind("a gift", "`account credit --goodwill`", (1,)),
     "migration": EntryKind("a balance taken over from another system", "no command yet", (1, -1)),

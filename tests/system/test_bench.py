@@ -12,6 +12,7 @@ import pytest
 
 from billing.lab.bench.admission_figures import FIGURES as ADMISSION
 from billing.lab.bench.inflight_figures import FIGURES as INFLIGHT
+from billing.lab.bench.placing import places
 from billing.lab.bench.settle_figures import FIGURES as SETTLE
 
 LIMIT_S = 300
@@ -36,5 +37,8 @@ async def test_the_benchmark_gives_every_figure(name: str, figures: tuple[object
     assert all(min(each["runs"]) > 0 for key, each in found["figures"].items() if key != "images_per_session")
     assert found["conditions"]["appendfsync"] == "everysec"
     assert found["conditions"]["fsync"] == "on"
+    assert "quick" in found["title"]
+    if name == "inflight":
+        assert found["conditions"]["kept to cores"] == places().stated["kept to cores"]
     assert f"| {figures[0].label} |" in printed.decode()  # type: ignore[attr-defined]
     assert not list((tmp_path / "state" / "runs").iterdir())

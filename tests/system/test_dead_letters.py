@@ -101,8 +101,9 @@ async def test_s21_r7_letters_are_replayed_by_two_operators_at_once_and_charged_
         shown = await billing_json(settings, "dlq", "show", place(sent[0]))
         assert [action["kind"] for action in shown["actions"]][:1] == ["asked"]
         assert {(action["by"], action["reason"]) for action in shown["actions"]} == {("ann", "opened late")}
-        code, _, err = await billing(settings, "dlq", "discard", place(sent[0]), "--reason", "too late")
-        assert (code, "taken in" in err) == (2, True)
+        for dry in ([], ["--dry-run"]):
+            code, _, err = await billing(settings, "dlq", "discard", place(sent[0]), "--reason", "too late", *dry)
+            assert (code, "taken in" in err) == (2, True)
 
 
 async def test_r9_a_replayed_letter_that_is_refused_again_goes_on_as_the_new_one(
@@ -139,8 +140,12 @@ async def test_r9_a_replayed_letter_that_is_refused_again_goes_on_as_the_new_one
         assert code == 0
         assert "\\x1b[31m\\xff\\x00{" in out  # no terminal takes it for a command
         assert "\x1b" not in out
-        gone = await billing_json(settings, "dlq", "discard", "--all", "--by", "ann", "--reason", "never mind")
-        assert gone["discarded"] == 3
+        gone = ("dlq", "discard", "--all", "--by", "ann", "--reason", "never mind")
+        assert (await billing_json(settings, *gone, "--dry-run"))["would_be_discarded"] == 3
+        assert (await billing_json(settings, *gone))["discarded"] == 3
+        options = ("--reason", "--letter-reason")
+        found = [await billing_json(settings, "dlq", "list", option, "no_price") for option in options]
+        assert found[0] == found[1] != []
         assert (await billing_json(settings, "dlq", "discard", "--all", "--reason", "again"))["discarded"] == 0
         code, _, err = await billing(settings, "dlq", "replay", broken, "--anyway")
         assert (code, "discarded" in err) == (2, True)

@@ -23,12 +23,12 @@ def chart() -> Iterator[str]:
 def kinds() -> Iterator[str]:
     yield "| entry | what it is | booked by | debit | credit |"
     yield "|---|---|---|---|---|"
-    for kind, (meaning, booked_by, directions) in KINDS.items():
-        for direction in directions:
+    for kind, (meaning, booked_by, directions, second) in KINDS.items():
+        for direction, what in zip(directions, (meaning, second or meaning), strict=False):
             sides = [f"`{LedgerAccount.CUSTOMER}`", f"`{counterpart(kind)}`"]
             debit, credit = sides if direction < 0 else sides[::-1]
             more = "" if len(directions) == 1 else (", up" if direction > 0 else ", down")
-            yield f"| `{kind}`{more} | {meaning} | {booked_by} | {debit} | {credit} |"
+            yield f"| `{kind}`{more} | {what} | {booked_by} | {debit} | {credit} |"
 
 
 def test_the_chart_and_every_kind_of_entry_are_as_documented() -> None:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from billing.priority import PROC, set_nice
+from billing.priority import set_nice
 from billing.settings import SettingError, Settings
 
 GIVEN = {
@@ -19,10 +19,9 @@ GIVEN = {
 }
 TELL = """
 import os
-from billing.priority import PROC, set_nice
-autogroup = PROC / "self/autogroup"
+from billing.priority import AUTOGROUP, set_nice
 def group():
-    return autogroup.read_text().split()[-1:] if autogroup.exists() else []
+    return AUTOGROUP.read_text().split()[-1:] if AUTOGROUP.exists() else []
 before = group()
 print(set_nice(5), os.getpriority(os.PRIO_PROCESS, 0), *(before or ["none"]), *(group() or ["none"]))
 """
@@ -35,24 +34,6 @@ def test_a_process_and_the_session_that_it_leads_get_the_value(leads: bool) -> N
     refused, nice, before, group = done.stdout.split()
     assert (refused, nice) == ("None", "5")
     assert group == ("5" if leads and before != "none" else before)
-
-
-@pytest.mark.parametrize("leads", [True, False])
-def test_another_process_gets_it_and_ours_does_not(leads: bool) -> None:
-    before = [group("self"), os.getpriority(os.PRIO_PROCESS, 0)]
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=leads) as other:
-        assert set_nice(7, other.pid) is None
-        assert os.getpriority(os.PRIO_PROCESS, other.pid) == 7
-        assert group(str(other.pid)) == ("7" if leads and before[0] is not None else before[0])
-    assert [group("self"), os.getpriority(os.PRIO_PROCESS, 0)] == before
-    assert set_nice(7, other.pid) == "No such process"
-
-
-def group(pid: str) -> str | None:
-    """The nice value of a process's session, None where there are no such groups."""
-    file = PROC / pid / "autogroup"
-    text = file.read_text() if file.exists() else ""
-    return text.split()[-1] if text else None
 
 
 def test_a_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""`billing bench admission`: the admission service asked at a fixed rate, alone and beside a consumer at full load."""
+"""`billing bench admission`: the admission service asked at a fixed rate: alone, beside a consumer at full load, and
+there with balances from a replica."""
 
 from __future__ import annotations
 
@@ -19,13 +20,13 @@ from billing.lab.bench.figures import Report, Values
 from billing.lab.bench.ground import Ground, prepared
 from billing.lab.bench.loading import load
 from billing.lab.bench.machine import conditions
-from billing.lab.bench.replica import replica
+from billing.lab.bench.placing import at_once
+from billing.lab.bench.replica import Replica, replica
 from billing.lab.bench.running import ArmFailed, check, consumer
 from billing.lab.bench.servers import Servers
 from billing.lab.processes import Process
 from billing.lab.supervise import Consumer, environment
 from billing.lab.waiting import until
-from billing.priority import set_nice
 
 Say = Callable[[str], None]
 
@@ -34,8 +35,6 @@ CONNECTIONS = 50
 ASKED_ABOUT = 100_000  # accounts, at most
 
 
-ANSWERS_FIRST = -15
-"""The nice value of service, replica and load where the replica answers: a backlog can wait, who dials does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +52,11 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """How requests are answered: balances from which server (None: the consumer's own), and with which nice value the
-    service answers and the load asks (None: with ours)."""
+    """How requests are answered: balances from the consumer's own server, or from a replica, and then service and
+    replica run as soon as they can."""
 
     arm: str
-    read_from: str | None = None
-    nice: int | None = None
+    read_from: Replica | None = None
 
 
 async def run_admission(options: Options, servers: Servers, say: Say) -> Report:
@@ -73,7 +71,8 @@ async def run_admission(options: Options, servers: Servers, say: Say) -> Report:
         sizes = {"accounts": f"{options.accounts:,}", "rate": f"{options.rate:,.0f} a second, open loop"}
         sizes |= {"backlog": f"{options.events:,} events", "nice of the consumer": f"{options.nice:+d}"}
         if "replica" in options.arms:
-            sizes["nice of service, replica and load where that answers"] = f"{run.nice:+d}"
+            sizes["service and replica, where that answers"] = "SCHED_RR" if run.at_once else "as others"
+        sizes["who asks"] = "SCHED_RR" if run.asks_at_once else "as others"
         sizes |= await conditions(servers, ground.redis)
         return Report("Admission: requests beside the pipeline", FIGURES, runs, sizes)
 
@@ -85,7 +84,7 @@ class Run:
         self._ground = ground
         self._options = options
         self._say = say
-        self.nice = 0  # that a service with ANSWERS_FIRST really had
+        self.at_once = self.asks_at_once = False  # whether the system let them
 
     async def all(self) -> Values:
         values: dict[str, float] = {}
@@ -96,8 +95,10 @@ class Run:
         if "beside" in self._options.arms:
             values |= await self._beside(Answering("beside"))
         if "replica" in self._options.arms:
-            async with replica(self._ground.servers, self._ground.redis, nice=ANSWERS_FIRST) as url:
-                values |= await self._beside(Answering("replica", url, ANSWERS_FIRST))
+            async with replica(self._ground.servers, self._ground.redis) as read_from:
+                self.at_once = at_once(read_from.pid)
+                values |= await self._beside(Answering("replica", read_from))
+                await read_from.check()
         return values
 
     async def _beside(self, how: Answering) -> dict[str, float]:
@@ -124,17 +125,16 @@ class Run:
 
     async def _asked(self, how: Answering, service: Consumer) -> dict[str, float]:
         options, arm = self._options, how.arm
-        await self._load(service, WARM_UP_SECONDS, how.nice)
+        await self._load(service, WARM_UP_SECONDS)
         service_before = own_seconds(service.pid)
-        found, load_seconds = await self._load(service, options.seconds, how.nice)
+        found, load_seconds = await self._load(service, options.seconds)
         values = arm_values(arm, found, own_seconds(service.pid) - service_before, load_seconds)
         self._say(f"  {arm}: p50 {values[f'{arm}_p50']:.2f} ms, p99 {values[f'{arm}_p99']:.2f} ms, {found['outcomes']}")
         return values
 
-    async def _load(
-        self, service: Consumer, seconds: float, nice: int | None
-    ) -> tuple[dict[str, object], float]:
-        """What the load found, and its CPU in s. A process of its own, so that it waits for nobody here."""
+    async def _load(self, service: Consumer, seconds: float) -> tuple[dict[str, object], float]:
+        """What the load found, and its CPU in s. A process of its own that runs as soon as it can in every arm: who
+        asks is elsewhere in life, and waits for none of these cores."""
         folder = self._ground.servers.folder
         command = [sys.executable, "-m", "billing.lab.admission_load", "--address", f"127.0.0.1:{_port(service)}"]
         command += ["--accounts", str(self._names(folder)), "--rate", str(self._options.rate)]
@@ -144,9 +144,8 @@ class Run:
         process = Process("admission-load", command, environment(self._ground.settings), log)
         before = os.times().children_user + os.times().children_system
         process.start()
-        if nice is not None:
-            set_nice(nice, process.pid)
         try:
+            self.asks_at_once = at_once(process.pid)
             await until(lambda: not process.running, "the load's end", timeout_seconds=60 + 2 * seconds)
         finally:
             await process.kill()
@@ -169,15 +168,13 @@ class Run:
         # an answer by policy would be quicker than one that is worked out, and the backlog is old
         extra = {"BILLING_ADMISSION_ADDRESS": "127.0.0.1:0", "BILLING_ADMISSION_BEHIND_MS": "600000"}
         if how.read_from is not None:
-            extra["BILLING_ADMISSION_REDIS_URL"] = how.read_from
-        if how.nice is not None:
-            extra["BILLING_NICE"] = str(how.nice)
+            extra["BILLING_ADMISSION_REDIS_URL"] = how.read_from.url
         started = Consumer("admission", "admission", servers.settings, servers.folder, extra)
         started.start()
         try:
+            if how.read_from is not None:
+                self.at_once &= at_once(started.pid)
             await started.ready()
-            if how.nice is not None:
-                self.nice = os.getpriority(os.PRIO_PROCESS, started.pid)
             yield started
         finally:
             await started.stop()

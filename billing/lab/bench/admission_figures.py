@@ -34,7 +34,7 @@ FIGURES = (
     *_of("idle", "nothing else to do", ""),
     *_of("beside", "beside a backlog that is drained", "< 5"),
     *_drained("beside"),
-    *_of("replica", "beside one, balances read from a replica", "< 5"),
+    *_of("replica", "beside a backlog, from a replica, at once", "< 5"),
     *_drained("replica"),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,7 @@ def inflight(
         latency_seconds=QUICK_SECONDS if quick else SECONDS,
         arms=_arms(only, ARMS),
     )
-    return _run(lambda servers, say: run_inflight(options, servers, say), json_file, markdown=markdown)
+    return _run(lambda servers, say: run_inflight(options, servers, say), json_file, markdown=markdown, quick=quick)
 
 
 @bench.command()
@@ -117,7 +118,7 @@ def settle(
         steady_seconds=QUICK_SECONDS if quick else SECONDS,
         arms=_arms(only, ARMS),
     )
-    return _run(lambda servers, say: run_settle(options, servers, say), json_file, markdown=markdown)
+    return _run(lambda servers, say: run_settle(options, servers, say), json_file, markdown=markdown, quick=quick)
 
 
 @bench.command()
@@ -136,8 +137,8 @@ def admission(
     rate: float,
     nice: int,
 ) -> int:
-    """Ask the admission service at a fixed rate, open loop: with nothing else to do, and beside a consumer that drains
-    a full usage.events."""
+    """Ask the admission service at a fixed rate, open loop: with nothing else to do; beside a consumer that drains a
+    full usage.events; and there with balances from a replica, it and the service running as soon as they can."""
     from billing.lab.bench.admission import Options, run_admission  # noqa: PLC0415 - the servers' clients load slowly
     from billing.lab.bench.admission_figures import ARMS  # noqa: PLC0415
 
@@ -150,7 +151,7 @@ def admission(
         nice=nice,
         arms=_arms(only, ARMS),
     )
-    return _run(lambda servers, say: run_admission(options, servers, say), json_file, markdown=markdown)
+    return _run(lambda servers, say: run_admission(options, servers, say), json_file, markdown=markdown, quick=quick)
 
 
 def _arms(only: str | None, known: Sequence[str]) -> Sequence[str]:
@@ -169,6 +170,7 @@ def _run(
     json_file: str | None,
     *,
     markdown: bool,
+    quick: bool,
 ) -> int:
     """Start servers, work, print. What is going on is said on stderr; the figures are on stdout."""
     from rich.console import Console  # noqa: PLC0415
@@ -187,6 +189,8 @@ def _run(
     try:
         with own_servers(say) as servers, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             report = runner.run(work(servers, say))
+        if quick:
+            report = replace(report, title=f"{report.title}; a quick try, no figures to quote")
     except (ArmFailed, NotPrepared, WaitedTooLong) as error:
         raise click.ClickException(str(error)) from None
     document = json.dumps(report.as_json(), indent=2, ensure_ascii=False)

@@ -52,9 +52,9 @@ async def run_inflight(options: Options, servers: Servers, say: Say) -> Report:
     """Everything, `runs` times on the same servers. Raises ArmFailed, NotPrepared, WaitedTooLong."""
     runs: list[Values] = []
     async with prepared(servers, options.accounts) as ground:
-        loaded = await load(ground, say)
         where = places()
         keep(servers.store_pid, where.store)
+        loaded = await load(ground, say)
         for number in range(1, options.runs + 1):
             say(f"run {number} of {options.runs}")
             runs.append({**await cores(), **await Run(ground, options, where.consumer, say).all(loaded)})
@@ -70,7 +70,7 @@ class Run:
     def __init__(self, ground: Ground, options: Options, core: int | None, say: Say) -> None:
         self._ground = ground
         self._options = options
-        self._core = core  # of the consumer, and of whatever takes its place in an arm
+        self._core = core  # of the consumer, and of what stands for it; the naive one, which waits each time, is free
         self._say = say
         self._uniform: Task | None = None  # what the uniform arm drained last
         self._paces: dict[str, list[Pace]] = {}
@@ -100,7 +100,7 @@ class Run:
         values = values_of(paces, self._call_micros(), scrape.client_millis(self._applies), loaded)
         values["first_seconds"] = sum(self._first_seconds) / len(self._first_seconds)
         if "stages" in wanted:
-            stages = await staged(self._ground.servers, self._task())
+            stages = await staged(self._ground.servers, self._task(), core=self._core)
             values |= {f"stage_{name}": micros for name, micros in stages.items()}
         if "latency" in wanted:
             rate = paces["uniform"].per_second / 2
@@ -108,7 +108,7 @@ class Run:
         return values
 
     async def _drain(self, events: int, *, hot: bool = False) -> Pace:
-        """The consumer as operators run it, on a topic that was filled before."""
+        """The consumer as operators start it, on a topic that was filled before."""
         task, count = await self._filled(events, hot=hot)
         ground, began, before = self._ground, time.monotonic(), sum(task.begin)
         await ground.redis.config_resetstat()
@@ -146,7 +146,7 @@ class Run:
     async def _naive(self, events: int, *, commit_each: bool) -> Pace:
         await self._ground.heartbeat()
         task = msgspec.structs.replace(self._task(), commit_each=commit_each)
-        pace = await counted(self._ground.servers, "naive", task, events, core=self._core)
+        pace = await counted(self._ground.servers, "naive", task, events)
         self._say(f"  naive{', a commit each' if commit_each else ''}: {pace.per_second:,.0f} events/s")
         return pace
 

@@ -123,15 +123,13 @@ class _Sender:
         self.began, tick = time.monotonic(), 0
         while any(self._waiting):
             tick += 1
-            late = time.monotonic() - (self.began + tick * TICK_SECONDS)
-            if late < 0:
+            while (late := time.monotonic() - (self.began + tick * TICK_SECONDS)) < 0:  # noqa: ASYNC110 - timers are early
                 await asyncio.sleep(-late)
-            late = time.monotonic() - (self.began + tick * TICK_SECONDS)
             self.late_seconds = max(self.late_seconds, late)
             tick += int(late / TICK_SECONDS)
-            for partition, waiting in enumerate(self._waiting):
-                while waiting and waiting[0].tick <= tick:
-                    await self._send(partition, waiting.popleft())
+            while due := [partition for partition, each in enumerate(self._waiting) if each and each[0].tick <= tick]:
+                for partition in due:  # one of each: the client sends no more of a partition at a time
+                    await self._send(partition, self._waiting[partition].popleft())
 
     async def _send(self, partition: int, packed: _Packed) -> None:
         future = await self._producer.send_batch(packed.batch, self._topic, partition=partition)

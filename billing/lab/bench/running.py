@@ -32,8 +32,8 @@ async def consumer(
     extra = {} if nice is None else {"BILLING_NICE": str(nice)}
     started = Consumer(kind, kind, servers.settings, servers.folder, extra)
     started.start()
-    keep(started.pid, core)
     try:
+        keep(started.pid, core)
         yield started
     finally:
         await started.stop()
@@ -45,8 +45,8 @@ async def arm(servers: Servers, name: str, task: Task, *, core: int | None = Non
     command = [sys.executable, "-m", "billing.lab.bench.arms", name, msgspec.json.encode(task).decode()]
     process = Process(f"arm-{name}", command, environment(servers.settings), servers.folder / f"arm-{name}.log")
     process.start()
-    keep(process.pid, core)
     try:
+        keep(process.pid, core)
         yield process
     finally:
         await process.kill()
@@ -91,11 +91,11 @@ async def all_running(process: Consumer, partitions: int) -> bool:
     return isinstance(lanes, list) and [lane["state"] for lane in lanes] == ["running"] * partitions
 
 
-async def staged(servers: Servers, task: Task) -> dict[str, float]:
+async def staged(servers: Servers, task: Task, *, core: int | None = None) -> dict[str, float]:
     """What the arm `stages` found: CPU per event by stage of the consumer, in us. Raises ArmFailed."""
     path = servers.folder / "stages.json"
     path.unlink(missing_ok=True)
-    async with arm(servers, "stages", msgspec.structs.replace(task, counter=str(path))) as process:
+    async with arm(servers, "stages", msgspec.structs.replace(task, counter=str(path)), core=core) as process:
         await until(lambda: not process.running, "the stages to be measured", timeout_seconds=600)
     if not path.exists():
         check(process)

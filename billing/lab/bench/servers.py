@@ -16,6 +16,7 @@ from billing.settings import Settings
 VALKEY = {
     "latency-tracking-info-percentiles": "50 99 99.9 100",
     "auto-aof-rewrite-min-size": "16gb",  # a rewrite forks the server, which would fall on one arm or the other
+    "repl-backlog-ttl": "1",  # kept for a replica that is gone, it would cost the arms that come after it
 }
 POSTGRES = {
     "fsync": "on",
