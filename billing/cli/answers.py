@@ -55,13 +55,13 @@ def for_people(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_words(detail: Mapping[str, Any], currency: str | None) -> dict[str, Any]:
-    """A detail that was stored as JSON: amounts as decimals of `currency`, what is nested in one line."""
+    """A detail that was stored as JSON: amounts as decimals of `currency`, also in what is nested."""
     shown: dict[str, Any] = {}
     for name, value in detail.items():
         if name.endswith("_micros") and isinstance(value, int):
             shown[name.removesuffix("_micros")] = f"{format_micros(value, currency)} {currency or ''}".rstrip()
         elif isinstance(value, Mapping):
-            shown[name] = ", ".join(f"{key} {inner}" for key, inner in in_words(value, currency).items())
+            shown[name] = in_words(value, currency)
         else:
             shown[name] = value
     return shown
