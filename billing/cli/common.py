@@ -115,14 +115,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} in output")
 
 
-def _in_words(value: Any) -> str:
+def _shown(value: Any) -> str:
     match value:
         case None:
             return "-"
         case bool():
             return "yes" if value else "no"
         case Mapping():
-            return ", ".join(f"{name} {_in_words(each)}" for name, each in value.items()) or "-"
+            return ", ".join(f"{name} {_shown(each)}" for name, each in value.items()) or "-"
         case _:
             return str(value)
 
@@ -134,7 +134,7 @@ def print_fields(fields: Mapping[str, Any], *, as_json: bool) -> None:
         return
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        click.echo(f"{name:<{width}}  {_in_words(value)}")
+        click.echo(f"{name:<{width}}  {_shown(value)}")
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) -> None:
@@ -146,7 +146,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) 
         click.echo(empty)
         return
     columns = list(rows[0])
-    cells = [columns, *[[_in_words(row[c]) for c in columns] for row in rows]]
+    cells = [columns, *[[_shown(row[c]) for c in columns] for row in rows]]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -122,9 +122,7 @@ def discard(
             held: list[Held] = []
             async for page in _pages(pool, places, wanted):
                 await tally.add([letter for letter in page if letter.state == "open"])
-                given_up, kept = (
-                    decide.discardable(page) if dry_run else await decide.discard(pool, page, decision)
-                )
+                given_up, kept = decide.discardable(page) if dry_run else await decide.discard(pool, page, decision)
                 done, held = [*done, *given_up], [*held, *kept]
             return done, held, tally
 

@@ -190,7 +190,7 @@ def suspended_rows(by_reason: dict[str, Suspended], *, as_json: bool) -> list[di
                 "letters": found.letters,
                 "oldest": None if found.oldest_at is None else f"{found.oldest_at:%Y-%m-%d %H:%M:%S}",
                 "held up": amounts or ("?" if found.unpriced else "nothing"),
-                "cannot be priced": sum(found.unpriced.values()),
+                "cannot be priced": found.unpriced_letters,
             }
         )
     return rows

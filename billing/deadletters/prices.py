@@ -103,6 +103,11 @@ class Suspended:
     micros: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     unpriced: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
+    @property
+    def unpriced_letters(self) -> int:
+        """For whatever reason."""
+        return sum(self.unpriced.values())
+
 
 class Tally:
     """Adds up what unresolved letters hold up. Sessions are counted once over all letters: 8 bytes or so each."""
@@ -141,4 +146,4 @@ class Tally:
 
     def unpriced(self) -> int:
         """Letters, over all reasons, that nobody can price."""
-        return sum(sum(found.unpriced.values()) for found in self.by_reason.values())
+        return sum(found.unpriced_letters for found in self.by_reason.values())

@@ -35,8 +35,6 @@ CONNECTIONS = 50
 ASKED_ABOUT = 100_000  # accounts, at most
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """`rate` requests a second for `seconds`, `events` in the backlog; `nice` is added to the consumer's."""

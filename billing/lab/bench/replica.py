@@ -14,8 +14,7 @@ from billing.lab.bench.servers import Servers
 from billing.lab.waiting import until
 
 IN_STEP_SECONDS = 120.0  # a million accounts are sent first
-MOST_BEHIND_BYTES = 16 * 2**20
-"""Of the primary's writes, about a second in a full drain."""
+MOST_BEHIND_BYTES = 16 * 2**20  # of the primary's writes
 
 
 @dataclass(frozen=True, slots=True)
